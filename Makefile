@@ -1,0 +1,37 @@
+# Deflector: `make help` lists what there is. Everything a target needs is installed by `make setup`, which it calls.
+SHELL := /bin/bash
+PY    := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE := 1
+PURE  := policies/types.py policies/ir.py policies/errors.py policies/crd.py policies/sanitize.py policies/objects.py \
+         policies/labels.py policies/selectors.py policies/identity.py policies/repository.py policies/merge.py policies/compiler.py policies/slots.py
+
+.PHONY: help setup demo test check bench goldens fuzz clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install Debian packages, the virtual environment and generated code (again only when they changed)
+	@bash setup.sh
+
+demo: setup ## Tell the Star Wars story on this machine's kernel and a stock Envoy (needs root)
+	@.venv/bin/deflector demo starwars
+
+check: setup ## Lint, types and import contracts: what every commit must pass
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+test: check ## Everything: unit, feature, privileged tests and the conformance suites (needs root)
+	$(PY) -m pytest --durations=10
+
+bench: setup ## The scorecard, as a table and build/bench.json; ONLY=name runs one benchmark (needs root)
+	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+goldens: setup ## Rewrite the golden files from today's behaviour; never in CI
+	@[ -z "$$CI" ] || { echo "goldens are not rewritten in CI" >&2; exit 2; }
+	$(PY) -m pytest tests --goldens -m "not privileged"
+
+clean: ## Remove what setup built (the virtual environment and build/)
+	rm -rf .venv build

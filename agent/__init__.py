@@ -1,0 +1,1 @@
+"""The composition root: configuration, wiring, the order of effects, supervision, command line. Imports all; nobody imports it."""

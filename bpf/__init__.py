@@ -1,0 +1,1 @@
+"""What the kernel does: C programs, map layouts, desired versus realised entries, loader, attachment, events."""

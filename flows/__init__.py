@@ -1,0 +1,1 @@
+"""What was seen: access logs and kernel events -> Flow; ring, filters, printers, Hubble API."""

@@ -1,0 +1,274 @@
+"""The IR: what one node must enforce, compiled, merged, sorted. The border between policy and enforcement.
+
+    NodePolicy
+      EndpointPolicy (one per policy group: all local endpoints with the same labels)
+        DirectionPolicy (ingress, egress: enforced or not)
+          PortPolicy (protocol, disjoint port ranges)
+            PeerRule (disjoint identity sets -> allow | deny | redirect to a slot)
+      Slot (a rule set and the state it is in)
+      Endpoint, Address, ServiceAddress (who lives where)
+
+Everything is frozen and ordered, so that the same input gives the same bytes. Imports the standard library and
+policies.types only: this file is a leaf (STYLE 2). `to_dict` is the form of the golden files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from policies.types import ALL_PORTS, IDENTITY_ANY, Direction, Origin, PortRange, Protocol
+
+
+class Verdict(StrEnum):
+    """What the kernel does with a packet of a new or established connection."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    REDIRECT = "redirect"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """`value` is compared exactly with the comma-joined header; an absent value (None) asks for presence."""
+
+    name: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRule:
+    """One entry of rules.http: RE2 patterns, full match; "" is any value. Fields are ANDed.
+
+    `path` is matched against `:path` with its query string, `host` against `:authority` with its port.
+    """
+
+    method: str = ""
+    path: str = ""
+    host: str = ""
+    headers: tuple[HeaderMatch, ...] = ()
+    origins: tuple[Origin, ...] = ()  # who asks for it: equal rules of several policies are one rule
+
+    @property
+    def match_key(self) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+        """What the rule matches, without where it comes from; also its sort key."""
+        return (
+            self.method,
+            self.path,
+            self.host,
+            tuple((h.name, "" if h.value is None else f"={h.value}") for h in self.headers),
+        )
+
+    @property
+    def is_wildcard(self) -> bool:
+        return not (self.method or self.path or self.host or self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """What a request on a slot is judged by: allowed iff some rule matches, or iff there is a wildcard.
+
+    `wildcard` names the allows without L7 that cover the same peers and port (facts: an L7 rule restricts only where
+    no other allow covers the same peer and port). An empty rule set denies everything.
+    """
+
+    http: tuple[HttpRule, ...] = ()
+    wildcard: tuple[Origin, ...] = ()
+
+    @property
+    def allows_all(self) -> bool:
+        return bool(self.wildcard) or any(rule.is_wildcard for rule in self.http)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Every clause that contributes, sorted, once."""
+        return tuple(sorted({*self.wildcard, *(o for rule in self.http for o in rule.origins)}))
+
+    def digest(self) -> str:
+        """Content hash (hex, 16 digits): equal sets, equal digest."""
+        text = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRule:
+    """What holds for these identities on the port of the PortPolicy around it.
+
+    `identities` is sorted; (0,) means every identity that no other PeerRule of the same PortPolicy names.
+    A redirect carries its rule set and, once policies.slots has assigned one, the name of its slot.
+    """
+
+    identities: tuple[int, ...]
+    verdict: Verdict
+    origins: tuple[Origin, ...] = ()
+    rule_set: RuleSet | None = None
+    slot: str = ""
+
+    @property
+    def is_wildcard(self) -> bool:
+        return self.identities == (IDENTITY_ANY,)
+
+
+@dataclass(frozen=True, slots=True)
+class PortPolicy:
+    """Peers on one protocol and port range. Ranges of one protocol never overlap within a DirectionPolicy.
+
+    A PortPolicy of a protocol is complete: it already contains what Protocol.ANY allows, so an enforcer takes the most
+    specific PortPolicy that names the identity (or its wildcard) and looks no further.
+    """
+
+    protocol: Protocol
+    ports: PortRange
+    peers: tuple[PeerRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionPolicy:
+    """Not enforced: everything passes. Enforced: what no PeerRule allows is denied."""
+
+    enforced: bool = False
+    ports: tuple[PortPolicy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPolicy:
+    """Policy of one policy group. `group` is the numeric identity of the labels that its endpoints share."""
+
+    group: int
+    labels: tuple[str, ...]
+    ingress: DirectionPolicy
+    egress: DirectionPolicy
+
+    def direction(self, direction: Direction) -> DirectionPolicy:
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+class SlotState(StrEnum):
+    """ACTIVE: the kernel redirects to it. RETIRED: denies and closes. DRAINED: its peers are now allowed without L7;
+    open connections are served to their end, new ones do not come here."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A listener-to-be: the rule set that judges what arrives at its proxy port. The name is stable under rule edits."""
+
+    name: str
+    direction: Direction
+    group: int
+    protocol: Protocol
+    ports: PortRange
+    rule_set: RuleSet
+    state: SlotState = SlotState.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A pod on this node. `id` is the interface index of its host-side veth: unique on the node, kept across restarts."""
+
+    id: int
+    group: int
+    namespace: str
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """One entry of the ipcache: a prefix ("10.0.0.7/32", "fd00::7/128") and the identity that lives there."""
+
+    prefix: str
+    identity: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceAddress:
+    """A service frontend, for egress policy, which is judged by backend and target port though the packet still
+    carries the service address. identity 0: backends are none or of different identities; denied where enforced."""
+
+    address: str
+    port: int
+    protocol: Protocol
+    identity: int
+    target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodePolicy:
+    """All that this node enforces. `revision` counts accepted policy states and takes no part in equality of content."""
+
+    revision: int
+    policies: tuple[EndpointPolicy, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    services: tuple[ServiceAddress, ...] = ()
+    slots: tuple[Slot, ...] = ()
+
+    def validate(self) -> None:
+        """Raise ValueError naming everything that contradicts the laws of the IR; nothing is raised for a good one."""
+        problems = list(_problems(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for goldens and -o json: enums by value, empty fields left out."""
+        plain = _plain(self)
+        assert isinstance(plain, dict)
+        return plain
+
+
+def _problems(node: NodePolicy) -> list[str]:
+    found: list[str] = []
+    slots = {slot.name for slot in node.slots}
+    if len(slots) != len(node.slots):
+        found.append("slot names are not unique")
+    for policy in node.policies:
+        for direction in Direction:
+            where = f"group {policy.group} {direction}"
+            found += _direction_problems(where, policy.direction(direction), slots)
+    return found
+
+
+def _direction_problems(where: str, policy: DirectionPolicy, slots: set[str]) -> list[str]:
+    found: list[str] = []
+    last: dict[Protocol, int] = {}
+    for port in sorted(policy.ports, key=lambda p: (p.protocol, p.ports)):
+        here = f"{where} {port.protocol.name} {port.ports}"
+        if port.protocol is Protocol.ANY and port.ports != ALL_PORTS:
+            found.append(f"{here}: protocol ANY covers all ports")
+        if port.ports.first <= last.get(port.protocol, -1):
+            found.append(f"{here}: overlaps the range before it")
+        last[port.protocol] = port.ports.last
+        seen: set[int] = set()
+        for peer in port.peers:
+            if seen & set(peer.identities):
+                found.append(f"{here}: an identity is in two peer rules")
+            seen |= set(peer.identities)
+            if list(peer.identities) != sorted(set(peer.identities)) or not peer.identities:
+                found.append(f"{here}: identities are empty or unsorted")
+            if (peer.verdict is Verdict.REDIRECT) != (peer.rule_set is not None):
+                found.append(f"{here}: a redirect has a rule set, and nothing else has")
+            if peer.slot and peer.slot not in slots:
+                found.append(f"{here}: slot {peer.slot} does not exist")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PortRange):
+        return str(value)
+    if isinstance(value, Origin):
+        return str(value)
+    if isinstance(value, Protocol):
+        return value.name
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "__dataclass_fields__"):
+        fields = ((name, getattr(value, name)) for name in value.__dataclass_fields__)
+        return {name: _plain(v) for name, v in fields if v not in ("", (), None)}
+    return value
