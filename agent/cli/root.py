@@ -1,0 +1,50 @@
+"""The command tree: which command lives in which module. Modules are imported only when their command is used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+
+import click
+
+# command -> (module, attribute, short help as it stands in the list)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "bpf": ("agent.cli.bpf", "bpf", "Compile and pin the kernel programs."),
+    "conformance": ("agent.cli.conformance", "conformance", "Run the black-box suites on this machine."),
+    "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
+    "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
+    "run": ("agent.cli.run", "run", "Run a standalone node from a folder of manifests."),
+    "status": ("agent.cli.status", "status", "Show what the node enforces, or check what the machine offers."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that lists its commands from COMMANDS and imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(importlib.metadata.version("deflector"), prog_name="deflector")
+def commands() -> None:
+    """Cilium's network policies, enforced and explained on any veth-based CNI with a stock Envoy.
+
+    \b
+    Try it:
+      deflector demo starwars
+      deflector run --manifests examples/starwars
+      deflector observe -f
+    """

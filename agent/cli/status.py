@@ -1,0 +1,43 @@
+"""`deflector status`: what the node enforces; `--check`: what the machine offers and what is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from agent.cli.options import bpffs_option, run_dir_option
+
+
+@click.command(epilog="Example: deflector status --check   (before the first run: is this machine ready?)")
+@run_dir_option
+@bpffs_option
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--check", is_flag=True, help="Check kernel features and tools instead; needs no running node.")
+def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
+    """Show the node's health, endpoints, slots and problems. Exit code 1 if it is not ready."""
+    if check:
+        sys.exit(_check(bpffs, output))
+    from agent.config import RunDir
+    from agent.status import fetch_status, print_status
+
+    document = fetch_status(RunDir(run_dir.absolute()).agent_socket)
+    if output == "json":
+        click.echo(json.dumps(document))
+    else:
+        print_status(document, Console(highlight=False, soft_wrap=True))
+    sys.exit(0 if document["ready"] else 1)
+
+
+def _check(bpffs: Path, output: str) -> int:
+    from agent.doctor import examine, print_checks
+
+    checks = examine(bpffs.absolute())
+    if output == "json":
+        click.echo(json.dumps([check.to_dict() for check in checks]))
+    else:
+        print_checks(checks, Console(highlight=False, soft_wrap=True))
+    return 0 if all(check.ok for check in checks) else 1

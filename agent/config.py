@@ -1,0 +1,82 @@
+"""What a person can set, as one frozen value, and where a running node keeps its files. Reads nothing but arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_RUN_DIR = Path("/run/deflector")
+DEFAULT_BPFFS = Path("/sys/fs/bpf")
+DEFAULT_HUBBLE_ADDRESS = "127.0.0.1:4245"
+
+# Unix socket paths are limited by the kernel (sockaddr_un.sun_path, 108 bytes with the closing NUL).
+UNIX_PATH_MAX = 107
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The files of a running node; docs/architecture.md lists them."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "agent.lock"
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.root / "agent.sock"
+
+    @property
+    def xds_socket(self) -> Path:
+        return self.root / "xds.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.root / "admin.sock"
+
+    @property
+    def hubble_socket(self) -> Path:
+        return self.root / "hubble.sock"
+
+    @property
+    def envoy_bootstrap(self) -> Path:
+        return self.root / "envoy.json"
+
+    @property
+    def envoy_pid(self) -> Path:
+        return self.root / "envoy.pid"
+
+    @property
+    def envoy_log(self) -> Path:
+        return self.root / "envoy.log"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state.json"
+
+    def problem(self) -> str | None:
+        """Why this folder cannot serve, or None."""
+        sockets = (self.xds_socket, self.admin_socket, self.hubble_socket, self.agent_socket)
+        longest = max(sockets, key=lambda path: len(str(path).encode()))
+        if len(str(longest).encode()) > UNIX_PATH_MAX:
+            return f"{longest} is longer than a Unix socket path may be ({UNIX_PATH_MAX} bytes): shorten --run-dir"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Configuration of `deflector run`. Times in seconds."""
+
+    manifests: Path
+    run_dir: RunDir
+    bpffs: Path
+    node_name: str
+    hubble_address: str = DEFAULT_HUBBLE_ADDRESS
+    hubble_ring: int = 4095
+    envoy: Path | None = None
+    envoy_concurrency: int = 0  # 0: one worker per core
+    proxy_ports: tuple[int, int] = (14000, 14999)
+    quiet: float = 0.01  # a batch of edits ends after this much silence ...
+    hold: float = 0.2  # ... or after this long, whatever comes
+    ack_timeout: float = 5.0

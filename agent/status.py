@@ -1,0 +1,99 @@
+"""What a node says about itself: one JSON document, served over gRPC on agent.sock, and its form for people.
+
+The service is `deflector.Agent/Status`, Empty -> StringValue (the JSON text), so that it needs no schema of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import StringValue
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agent.errors import EnvironmentProblem
+
+SERVICE = "deflector.Agent"
+METHOD = f"/{SERVICE}/Status"
+TIMEOUT = 5.0  # seconds that a client waits for the answer
+
+
+def status_handler(document: Callable[[], Mapping[str, Any]]) -> grpc.GenericRpcHandler:
+    """The gRPC handler that answers with the document of the moment."""
+
+    async def answer(_request: Empty, _context: grpc.aio.ServicerContext) -> StringValue:
+        return StringValue(value=json.dumps(document()))
+
+    method = grpc.unary_unary_rpc_method_handler(
+        answer, request_deserializer=Empty.FromString, response_serializer=StringValue.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {"Status": method})
+
+
+def fetch_status(socket: Path) -> dict[str, Any]:
+    """Ask the agent behind this socket. Raises EnvironmentProblem if none answers."""
+    if not socket.exists():
+        raise EnvironmentProblem(f"no agent at {socket}: start one with 'deflector run', or give its --run-dir")
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+        call = channel.unary_unary(
+            METHOD, request_serializer=Empty.SerializeToString, response_deserializer=StringValue.FromString
+        )
+        try:
+            answer = call(Empty(), timeout=TIMEOUT)
+        except grpc.RpcError as error:
+            raise EnvironmentProblem(
+                f"the agent at {socket} does not answer ({error.code().name}): is it alive?"
+            ) from None
+    document: dict[str, Any] = json.loads(answer.value)
+    return document
+
+
+def print_status(document: Mapping[str, Any], console: Console) -> None:
+    """The document for people: health first, then endpoints, slots and problems."""
+    for name, good, words in _headlines(document):
+        console.print(Text.assemble((f"{name + ':':<13}", "bold"), ("OK  " if good else "!!  ", _colour(good)), words))
+    if document["endpoints"]:
+        console.print(_endpoint_table(document["endpoints"]))
+    if document["slots"]:
+        console.print(_slot_table(document["slots"]))
+    for problem in document["problems"]:
+        console.print(Text.assemble(("problem: ", "bold red"), problem))
+
+
+def _headlines(document: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    envoy, kernel, hubble = document["envoy"], document["kernel"], document["hubble"]
+    waiting = "; an accepted change is not enforced yet" if document["pending"] else ""
+    lost = f", {kernel['events_lost']} events lost" if kernel["events_lost"] else ""
+    return [
+        ("Node", document["ready"], f"{document['node']}, deflector {document['version']}"),
+        ("Policy", not document["problems"], f"revision {document['revision']}{waiting}, from {document['manifests']}"),
+        ("Kernel", kernel["loaded"], f"{len(document['endpoints'])} endpoints attached{lost}"),
+        ("Envoy", envoy["connected"], f"process {envoy['pid'] or '-'}, {envoy['restarts']} restarts"),
+        ("Hubble", True, f"{hubble['flows']}/{hubble['capacity']} flows, at {', '.join(hubble['addresses'])}"),
+    ]
+
+
+def _endpoint_table(endpoints: list[Mapping[str, Any]]) -> Table:
+    table = Table("ENDPOINT", "POD", "IDENTITY", "INGRESS", "EGRESS", "ADDRESSES", box=None, pad_edge=False)
+    for e in endpoints:
+        directions = ("enforced" if e["ingress_enforced"] else "open", "enforced" if e["egress_enforced"] else "open")
+        pod = f"{e['namespace']}/{e['name']}"
+        table.add_row(str(e["id"]), pod, str(e["identity"]), *directions, " ".join(e["addresses"]))
+    return table
+
+
+def _slot_table(slots: list[Mapping[str, Any]]) -> Table:
+    table = Table("SLOT", "PROXY PORT", "STATE", "RULES", box=None, pad_edge=False)
+    for s in slots:
+        table.add_row(s["name"], str(s["port"]), s["state"], "all allowed" if s["allows_all"] else str(s["rules"]))
+    return table
+
+
+def _colour(good: bool) -> str:
+    return "green" if good else "red"
