@@ -1,0 +1,1 @@
+"""Envoy's gRPC access log: entry -> record -> the halves of an exchange."""

@@ -1,0 +1,182 @@
+"""Envoy's access-log entries -> records. Pure; takes messages that have been parsed, trusts nothing in them.
+
+Three outcomes per entry: a record, None (an entry that says nothing we need), or DecodeError. This is the hot path of
+the flow pipeline, hence local names and cached parsing of what repeats.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from google.protobuf.message import DecodeError as WireError
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
+
+from flows.record import Headers, HttpExchange, HttpRecord, SlotRef
+from policies.types import PORT_MAX, Direction
+
+SLOT_KEY = "deflector.slot"  # the filter state object in which a listener says whose slot it is
+
+# envoy.data.accesslog.v3.AccessLogType
+DOWNSTREAM_END = 6
+UPSTREAM_POOL_READY = 7
+
+# envoy.config.core.v3.RequestMethod; a method that is not listed arrives as 0, and by name only as header ":method".
+METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+# envoy.data.accesslog.v3.HTTPAccessLogEntry.HTTPVersion -> the words of Hubble ("HTTP/1" is 1.0)
+PROTOCOLS = {1: "HTTP/1", 2: "HTTP/1.1", 3: "HTTP/2"}
+
+DENIED = re.compile(r"rbac_access_denied(?:_matched_policy\[(.*)\])?\Z", re.DOTALL)
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 5.6.2
+
+
+class DecodeError(ValueError):
+    """An entry that does not say what every entry of ours says; the text names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one message of the stream held, in order. `complaint` tells what is wrong with the last malformed entry."""
+
+    records: tuple[HttpRecord, ...]
+    malformed: int = 0
+    complaint: str = ""
+
+
+def decode_message(message: Any, slot_key: str = SLOT_KEY) -> Batch:
+    """Decode an envoy.service.accesslog.v3.StreamAccessLogsMessage. Never raises: bad entries are counted."""
+    records: list[HttpRecord] = []
+    malformed = len(message.tcp_logs.log_entry)  # no listener of ours writes these
+    complaint = "tcp_logs: not an HTTP access log" if malformed else ""
+    for entry in message.http_logs.log_entry:
+        try:
+            record = decode_entry(entry, slot_key)
+        except DecodeError as error:
+            malformed += 1
+            complaint = str(error)
+        else:
+            if record is not None:
+                records.append(record)
+    return Batch(tuple(records), malformed, complaint)
+
+
+def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
+    """Decode one HTTPAccessLogEntry; None for entry types other than UpstreamPoolReady and DownstreamEnd.
+
+    Raises DecodeError.
+    """
+    common = entry.common_properties
+    stage = common.access_log_type
+    if stage != DOWNSTREAM_END and stage != UPSTREAM_POOL_READY:
+        return None
+    state = common.filter_state_objects
+    if slot_key not in state:
+        raise DecodeError(f"common_properties.filter_state_objects: has no {slot_key!r}")
+    slot_any = state[slot_key]
+    slot = _slot(slot_any.type_url, slot_any.value)
+    request = entry.request
+    headers = request.request_headers
+    scheme = headers.get("x-forwarded-proto") or request.scheme or "http"
+    authority = request.authority
+    path = request.path
+    client_ip, client_port = _address(common.downstream_remote_address, "downstream_remote_address")
+    server_ip, server_port = _address(common.downstream_local_address, "downstream_local_address")
+    method = (
+        METHODS[request.request_method] if 0 < request.request_method < len(METHODS) else headers.get(":method", "")
+    )
+    exchange = HttpExchange(client_ip, client_port, server_ip, server_port, method, authority, path)
+    url = f"{scheme}://{authority}{path}"
+    protocol = PROTOCOLS.get(entry.protocol_version, "Unknown")
+    seen = _request_headers(request, headers)
+    parent = headers.get("traceparent")
+    trace = _trace_id(parent) if parent else ""
+    if stage == UPSTREAM_POOL_READY:
+        return HttpRecord(exchange, slot, False, url, protocol, seen, trace)
+    response = entry.response
+    code = response.response_code.value
+    if code > 999:
+        raise DecodeError(f"response.response_code: {code} is not an HTTP status")
+    details = response.response_code_details
+    denied_by = None
+    if details.startswith("rbac_access_denied"):
+        match = DENIED.match(details)
+        denied_by = (match[1] or "") if match else ""
+    wait = common.time_to_first_downstream_tx_byte
+    latency = wait.seconds * 1_000_000_000 + wait.nanos
+    answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
+    return HttpRecord(
+        exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency if latency > 0 else 0, answered
+    )
+
+
+def _address(address: Any, field: str) -> tuple[str, int]:
+    socket = address.socket_address
+    ip = socket.address
+    port = socket.port_value
+    if not ip or not 0 < port <= PORT_MAX:
+        raise DecodeError(f"common_properties.{field}: {ip!r} port {port} is not an address of a connection")
+    return ip, port
+
+
+@lru_cache(maxsize=4096)
+def _slot(type_url: str, value: bytes) -> SlotRef:
+    """The slot named by a filter state object: a StringValue or BytesValue, or the bare text."""
+    field = f"filter_state_objects[{SLOT_KEY}]"
+    try:
+        name = _text_of(type_url.rpartition("/")[2], value)
+    except (WireError, UnicodeDecodeError):
+        raise DecodeError(f"{field}: not text in a {type_url!r}") from None
+    direction, _, rest = name.partition(":")
+    group = rest.partition(":")[0]
+    if direction not in _DIRECTIONS or not (group.isascii() and group.isdigit() and len(group) <= 10):
+        raise DecodeError(f"{field}: {name[:80]!r} is not direction:group:...")
+    return SlotRef(name, _DIRECTIONS[direction], int(group))
+
+
+def _text_of(type_name: str, value: bytes) -> str:
+    if type_name == StringValue.DESCRIPTOR.full_name:
+        return str(StringValue.FromString(value).value)
+    if type_name == BytesValue.DESCRIPTOR.full_name:
+        value = BytesValue.FromString(value).value
+    return value.decode()
+
+
+_DIRECTIONS = {direction.value: direction for direction in Direction}
+
+
+@lru_cache(maxsize=4096)
+def _trace_id(parent: str) -> str:
+    match = TRACEPARENT.match(parent)
+    return match[1] if match else ""
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """A header's name in canonical MIME case (`x-request-id` -> `X-Request-Id`); names that are no token stay."""
+    return "-".join(part.capitalize() for part in name.split("-")) if TOKEN.match(name) else name
+
+
+def _request_headers(request: Any, headers: Any) -> Headers:
+    """What the entry tells of the request's headers: those with a field of their own, and those asked for by name."""
+    found = {canonical(name): value for name, value in headers.items() if name[:1] != ":"} if headers else {}
+    if request.user_agent:
+        found["User-Agent"] = request.user_agent
+    if request.referer:
+        found["Referer"] = request.referer
+    if request.forwarded_for:
+        found["X-Forwarded-For"] = request.forwarded_for
+    if request.request_id:
+        found["X-Request-Id"] = request.request_id
+    return tuple(sorted(found.items()))
+
+
+def _response_headers(headers: Any, request_id: str) -> Headers:
+    if not headers and not request_id:
+        return ()
+    found = {canonical(name): value for name, value in headers.items() if name[:1] != ":"}
+    if request_id:
+        found["X-Request-Id"] = request_id
+    return tuple(sorted(found.items()))

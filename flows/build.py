@@ -1,0 +1,309 @@
+"""Records -> Flow messages, as Hubble fills them (facts section 5). Pure: time and uuid are arguments.
+
+Most of a flow repeats: who, where, what kind. That part is built and serialised once per combination, and put before
+the serialised rest: by the encoding's own law, concatenated messages are merged when they are read
+(https://protobuf.dev/programming-guides/encoding/#last-one-wins). Flows are made as bytes because a ring of them is
+then a seventh of the size (3.4 MB against 23.5 MB for 4095) and most are overwritten without being read.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import NamedTuple, TypeVar, cast
+
+from flow import flow_pb2
+
+from flows.lookups import EndpointRef, Lookups, PolicyRef
+from flows.record import HttpHalf, PacketKind, PacketRecord, PacketVerdict, SlotRef
+from flows.summary import http_summary, packet_summary
+from policies.types import Direction, Protocol
+
+KEPT = 8192  # templates and endpoints kept per view; beyond that all are dropped and built anew as they come
+EVENT_DROP = 1
+EVENT_TRACE = 4
+EVENT_POLICY_VERDICT = 5
+EVENT_L7 = 129
+POLICY_DENY = 181  # the drop reason of an explicit deny rule: only then are there policies to name
+CLUSTER_LABEL = "k8s:io.cilium.k8s.policy.cluster="
+
+DIRECTIONS = {
+    None: flow_pb2.TRAFFIC_DIRECTION_UNKNOWN,
+    Direction.INGRESS: flow_pb2.INGRESS,
+    Direction.EGRESS: flow_pb2.EGRESS,
+}
+VERDICTS = {
+    PacketVerdict.FORWARDED: flow_pb2.FORWARDED,
+    PacketVerdict.DROPPED: flow_pb2.DROPPED,
+    PacketVerdict.REDIRECTED: flow_pb2.REDIRECTED,
+    PacketVerdict.AUDIT: flow_pb2.AUDIT,
+}
+# flow.TraceReason -> is_reply; what is not here is not known
+REPLIES = {flow_pb2.NEW: False, flow_pb2.ESTABLISHED: False, flow_pb2.REPLY: True, flow_pb2.RELATED: False}
+FLAG_FIELDS = (
+    ("FIN", 0x01),
+    ("SYN", 0x02),
+    ("RST", 0x04),
+    ("PSH", 0x08),
+    ("ACK", 0x10),
+    ("URG", 0x20),
+    ("ECE", 0x40),
+    ("CWR", 0x80),
+    ("NS", 0x100),
+)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Leg(NamedTuple):
+    """What the templates of HTTP flows are told apart by."""
+
+    slot: SlotRef
+    client_ip: str
+    server_ip: str
+    server_port: int
+    is_response: bool
+    is_dropped: bool
+
+
+class Builder:
+    """Builds serialised flows from one view of the house; remembers the parts that repeat.
+
+    `version` is ours, without a leading v.
+    """
+
+    def __init__(self, view: Lookups, version: str) -> None:
+        self.view = view
+        self._emitter = flow_pb2.Emitter(name="Deflector", version=version)
+        self._legs: dict[_Leg, bytes] = {}
+        self._endpoints: dict[tuple[str, int | None], flow_pb2.Endpoint] = {}
+
+    def http(self, half: HttpHalf, time_ns: int, uuid: str) -> bytes:
+        """The flow of a request or of a response. `time_ns` is Unix time, when we learned of it."""
+        record, is_response, is_dropped = half
+        exchange = record.exchange
+        leg = _Leg(record.slot, exchange[0], exchange[2], exchange[3], is_response, is_dropped)
+        common = self._legs.get(leg)
+        if common is None:
+            common = _keep(self._legs, leg, self._http_template(leg))
+        flow = _Flow()
+        flow.uuid = uuid
+        time = flow.time
+        time.seconds = time_ns // 1_000_000_000
+        time.nanos = time_ns % 1_000_000_000
+        l7 = flow.l7
+        http = l7.http
+        http.method = exchange[4]
+        http.url = record.url
+        http.protocol = record.protocol
+        if is_response:
+            flow.l4.TCP.destination_port = exchange[1]
+            l7.latency_ns = record.latency_ns
+            http.code = record.code
+            headers = record.response_headers
+        else:
+            flow.l4.TCP.source_port = exchange[1]
+            headers = record.request_headers
+        if headers:
+            http.headers.extend([_header(pair) for pair in headers])
+        if record.trace_id:
+            flow.trace_context.parent.trace_id = record.trace_id
+        flow.Summary = http_summary(half)
+        own: bytes = flow.SerializeToString()
+        return common + own
+
+    def packet(self, record: PacketRecord, time_ns: int, uuid: str) -> bytes:
+        """The flow of a drop, a trace or a policy verdict."""
+        flow = flow_pb2.Flow(
+            uuid=uuid,
+            emitter=self._emitter,
+            verdict=VERDICTS[record.verdict],
+            l4=_layer4(record),
+            Type=flow_pb2.L3_L4,
+            node_name=self.view.node_name,
+            traffic_direction=DIRECTIONS[record.direction],
+            Summary=packet_summary(record),
+        )
+        flow.time.seconds, flow.time.nanos = divmod(time_ns, 1_000_000_000)
+        if record.source_mac or record.destination_mac:
+            flow.ethernet.source = record.source_mac
+            flow.ethernet.destination = record.destination_mac
+        self._who(
+            flow, (record.source_ip, record.source_identity), (record.destination_ip, record.destination_identity)
+        )
+        self._services(flow, record.source_port, record.destination_port)
+        if record.verdict is PacketVerdict.DROPPED:
+            flow.drop_reason = record.drop_reason
+            flow.drop_reason_desc = cast("flow_pb2.DropReason", record.drop_reason)
+        if record.interface_index or record.interface_name:
+            flow.interface.index = record.interface_index
+            flow.interface.name = record.interface_name
+        _KINDS[record.kind](self, flow, record)
+        wire: bytes = flow.SerializeToString()
+        return wire
+
+    def _http_template(self, leg: _Leg) -> bytes:
+        client, server = (leg.client_ip, None), (leg.server_ip, None)
+        source, destination = (server, client) if leg.is_response else (client, server)
+        flow = flow_pb2.Flow(
+            emitter=self._emitter,
+            verdict=flow_pb2.DROPPED if leg.is_dropped else flow_pb2.FORWARDED,
+            Type=flow_pb2.L7,
+            node_name=self.view.node_name,
+            reply=leg.is_response,
+            event_type=flow_pb2.CiliumEventType(type=EVENT_L7),
+            traffic_direction=DIRECTIONS[leg.slot.direction],
+        )
+        flow.is_reply.value = leg.is_response
+        flow.l7.type = flow_pb2.RESPONSE if leg.is_response else flow_pb2.REQUEST
+        ports = (leg.server_port, 0) if leg.is_response else (0, leg.server_port)
+        flow.l4.TCP.source_port, flow.l4.TCP.destination_port = ports
+        self._who(flow, source, destination)
+        self._services(flow, *ports)
+        wire: bytes = flow.SerializeToString()
+        return wire
+
+    def _who(self, flow: flow_pb2.Flow, source: tuple[str, int | None], destination: tuple[str, int | None]) -> None:
+        flow.IP.source = source[0]
+        flow.IP.destination = destination[0]
+        flow.IP.ipVersion = flow_pb2.IPv6 if ":" in source[0] else flow_pb2.IPv4
+        flow.source.CopyFrom(self._endpoint(*source))
+        flow.destination.CopyFrom(self._endpoint(*destination))
+
+    def _services(self, flow: flow_pb2.Flow, source_port: int, destination_port: int) -> None:
+        source = self.view.service_by_address(flow.IP.source, source_port) if source_port else None
+        if source is not None:
+            flow.source_service.name, flow.source_service.namespace = source.name, source.namespace
+        destination = self.view.service_by_address(flow.IP.destination, destination_port) if destination_port else None
+        if destination is not None:
+            flow.destination_service.name = destination.name
+            flow.destination_service.namespace = destination.namespace
+
+    def _endpoint(self, ip: str, identity: int | None) -> flow_pb2.Endpoint:
+        key = (ip, identity)
+        found = self._endpoints.get(key)
+        if found is None:
+            found = _keep(self._endpoints, key, self._make_endpoint(ip, identity))
+        return found
+
+    def _make_endpoint(self, ip: str, identity: int | None) -> flow_pb2.Endpoint:
+        """The kernel's identity wins over the one looked up now; a pod is named only if it still is who it was."""
+        known = self.view.endpoint_by_ip(ip)
+        if known is not None and identity in (None, known.identity):
+            return _endpoint(known)
+        number = self.view.identity_by_ip(ip) if identity is None else identity
+        labels = longest_cidr_only(tuple(sorted(self.view.identity_labels(number))))
+        cluster = next((label.removeprefix(CLUSTER_LABEL) for label in labels if label.startswith(CLUSTER_LABEL)), "")
+        return _endpoint(EndpointRef(identity=number, labels=labels, cluster=cluster))
+
+    def _drop(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
+        flow.event_type.type = EVENT_DROP
+        flow.event_type.sub_type = record.drop_reason
+
+    def _trace(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
+        # To-endpoint is 0 in the datapath's numbers and 101 in the enum's, all others are the same.
+        point = record.observation_point
+        flow.event_type.type = EVENT_TRACE
+        flow.event_type.sub_type = point
+        flow.trace_observation_point = cast("flow_pb2.TraceObservationPoint", point or flow_pb2.TO_ENDPOINT)
+        flow.trace_reason = cast("flow_pb2.TraceReason", record.trace_reason)
+        flow.proxy_port = record.proxy_port
+        reply = REPLIES.get(flow.trace_reason)
+        if reply is not None:
+            flow.is_reply.value = flow.reply = reply
+
+    def _verdict(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
+        flow.event_type.type = EVENT_POLICY_VERDICT
+        flow.policy_match_type = record.match_type
+        flow.proxy_port = record.proxy_port
+        denied = record.verdict is PacketVerdict.DROPPED
+        if not denied:
+            flow.is_reply.value = False
+        elif record.drop_reason != POLICY_DENY:
+            return
+        policies = [_policy(policy) for policy in self.view.policies_of(record)]
+        if record.direction is Direction.INGRESS:
+            (flow.ingress_denied_by if denied else flow.ingress_allowed_by).extend(policies)
+        elif record.direction is Direction.EGRESS:
+            (flow.egress_denied_by if denied else flow.egress_allowed_by).extend(policies)
+
+
+_KINDS = {
+    PacketKind.DROP: Builder._drop,
+    PacketKind.TRACE: Builder._trace,
+    PacketKind.POLICY_VERDICT: Builder._verdict,
+}
+
+
+_Flow = flow_pb2.Flow
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> V:
+    """Remember a value, within bounds."""
+    if len(kept) >= KEPT:
+        kept.clear()
+    kept[key] = value
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _header(pair: tuple[str, str]) -> flow_pb2.HTTPHeader:
+    return flow_pb2.HTTPHeader(key=pair[0], value=pair[1])
+
+
+def _endpoint(known: EndpointRef) -> flow_pb2.Endpoint:
+    return flow_pb2.Endpoint(
+        ID=known.id,
+        identity=known.identity,
+        cluster_name=known.cluster,
+        namespace=known.namespace,
+        labels=sorted(known.labels),
+        pod_name=known.pod_name,
+        workloads=[flow_pb2.Workload(name=w.name, kind=w.kind) for w in known.workloads],
+    )
+
+
+def _policy(policy: PolicyRef) -> flow_pb2.Policy:
+    return flow_pb2.Policy(
+        name=policy.name,
+        namespace=policy.namespace,
+        kind=policy.kind,
+        labels=policy.labels,
+        revision=policy.revision,
+    )
+
+
+def _layer4(record: PacketRecord) -> flow_pb2.Layer4 | None:
+    ports = {"source_port": record.source_port, "destination_port": record.destination_port}
+    icmp = {"type": record.icmp_type, "code": record.icmp_code}
+    match record.protocol:
+        case Protocol.TCP:
+            flags = flow_pb2.TCPFlags(**{name: bool(record.tcp_flags & bit) for name, bit in FLAG_FIELDS})
+            return flow_pb2.Layer4(TCP=flow_pb2.TCP(**ports, flags=flags))
+        case Protocol.UDP:
+            return flow_pb2.Layer4(UDP=flow_pb2.UDP(**ports))
+        case Protocol.SCTP:
+            return flow_pb2.Layer4(SCTP=flow_pb2.SCTP(**ports))
+        case Protocol.ICMP:
+            return flow_pb2.Layer4(ICMPv4=flow_pb2.ICMPv4(**icmp))
+        case Protocol.ICMPV6:
+            return flow_pb2.Layer4(ICMPv6=flow_pb2.ICMPv6(**icmp))
+    return None
+
+
+def longest_cidr_only(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Of several `cidr:` labels (one per enclosing prefix) keep the longest prefix, as Hubble does."""
+    prefixes = {label: _prefix_length(label) for label in labels if label.startswith("cidr:")}
+    if len(prefixes) < 2:
+        return labels
+    longest = max(prefixes, key=lambda label: (prefixes[label], label))
+    return tuple(label for label in labels if label not in prefixes or label == longest)
+
+
+def _prefix_length(label: str) -> int:
+    # IPv6 in labels: colons are written as dashes
+    text = label.removeprefix("cidr:").partition("=")[0]
+    try:
+        return ipaddress.ip_network(text.replace("-", ":") if "-" in text else text, strict=False).prefixlen
+    except ValueError:
+        return -1

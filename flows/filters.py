@@ -1,0 +1,431 @@
+"""Which flows a reader wants: FlowFilter messages, compiled once per request into predicates. Pure.
+
+Semantics are Hubble's (facts section 3): a flow passes if it matches a filter of the allowlist, or that is empty, and
+none of the denylist. Within a filter every field must match; the values of one field are alternatives. A field that
+is not supported is an error, never ignored: a filter that lets too much through is a leak.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import re2
+from flow import flow_pb2
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from flows.build import EVENT_L7
+from flows.selectors import SelectorError, parse_selector, selects
+
+Predicate = Callable[[flow_pb2.Flow], bool]
+
+STATUS = re.compile(r"[1-5][0-9]{2}\Z")
+STATUS_PREFIX = re.compile(r"[1-5][0-9]?\+\Z")
+PORT = re.compile(r"[0-9]+\Z")
+DNS_NAME = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)"
+DEFAULT_CLUSTER = "default"
+L4_PROTOCOLS = {
+    "icmp": ("ICMPv4", "ICMPv6"),
+    "icmpv4": ("ICMPv4",),
+    "icmpv6": ("ICMPv6",),
+    "igmp": ("IGMP",),
+    "sctp": ("SCTP",),
+    "tcp": ("TCP",),
+    "udp": ("UDP",),
+    "vrrp": ("VRRP",),
+}
+L7_PROTOCOLS = ("dns", "http", "kafka")
+URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class FilterError(ValueError):
+    """A filter that cannot be compiled; the text names the field."""
+
+
+def compile_filters(allow: Sequence[flow_pb2.FlowFilter], deny: Sequence[flow_pb2.FlowFilter]) -> Predicate:
+    """One predicate for both lists of a request. Raises FilterError."""
+    allowed = [compile_filter(one) for one in allow]
+    denied = [compile_filter(one) for one in deny]
+    if not allowed and not denied:
+        return lambda flow: True
+    return lambda flow: (not allowed or any(p(flow) for p in allowed)) and not any(p(flow) for p in denied)
+
+
+def compile_filter(wanted: flow_pb2.FlowFilter) -> Predicate:
+    """The predicate of one filter; an empty filter matches everything. Raises FilterError."""
+    unknown = UnknownFieldSet(wanted)
+    if len(unknown):
+        raise FilterError(f"the filter has a field that this server does not know (number {unknown[0].field_number})")
+    predicates = []
+    for field, values in wanted.ListFields():
+        compiler = FIELDS.get(field.name)
+        if compiler is None:
+            raise FilterError(f"filtering by {field.name} is not supported")
+        if field.name.startswith("http_") and not _sees_l7(wanted.event_type):
+            what = field.name.removeprefix("http_").replace("_", " ")
+            raise FilterError(f"filtering by http {what} requires the event type filter to only match 'l7' events")
+        predicates.append(compiler(values))
+    return lambda flow: all(predicate(flow) for predicate in predicates)
+
+
+def _sees_l7(types: Iterable[flow_pb2.EventTypeFilter]) -> bool:
+    kinds = [kind.type for kind in types]
+    return not kinds or EVENT_L7 in kinds
+
+
+# Each of the following compiles the values of a field. `get` takes the compared part out of a flow.
+
+
+def _one_of(get: Callable[[flow_pb2.Flow], Any]) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        wanted = frozenset(values)
+        return lambda flow: get(flow) in wanted
+
+    return compiled
+
+
+def _identities(side: str) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        wanted = frozenset(values)
+        return lambda flow: flow.HasField(side) and getattr(flow, side).identity in wanted
+
+    return compiled
+
+
+def _clusters(side: str) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        wanted = frozenset(values)
+        if "" in wanted:
+            raise FilterError(f"{side}_cluster_name: a cluster name must not be empty")
+        return lambda flow: getattr(flow, side).cluster_name in wanted
+
+    return compiled
+
+
+def _ips(field: str) -> Callable[[Any], Predicate]:
+    get = attrgetter(f"IP.{field}")
+
+    def compiled(values: Any) -> Predicate:
+        addresses = frozenset(value for value in values if "/" not in value)
+        networks = [_network(value) for value in values if "/" in value]
+        for address in addresses:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                raise FilterError(f"invalid IP address {address!r} in filter") from None
+
+        def matches(flow: flow_pb2.Flow) -> bool:
+            ip = get(flow)
+            return bool(ip) and (ip in addresses or (bool(networks) and _within(ip, networks)))
+
+        return matches
+
+    return compiled
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(text: str) -> Network:
+    try:
+        if not PORT.match(text.rpartition("/")[2]):  # a mask of dots is no prefix length
+            raise ValueError(text)
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise FilterError(f"invalid IP prefix {text!r} in filter") from None
+
+
+def _within(ip: str, networks: Iterable[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _namespaced(part: str, name_field: str) -> Callable[[Any], Predicate]:
+    """`ns/prefix`, `/prefix`, `ns/`, `/`; without a slash the namespace is "default"."""
+    get = attrgetter(part)
+
+    def compiled(values: Any) -> Predicate:
+        wanted = []
+        for value in values:
+            if not value:
+                raise FilterError(f"{part}: a name must not be empty")
+            namespace, slash, prefix = value.partition("/")
+            wanted.append((namespace, prefix) if slash else ("default", value))
+
+        def matches(flow: flow_pb2.Flow) -> bool:
+            who = get(flow)
+            name = getattr(who, name_field)
+            if not name and not who.namespace:
+                return False
+            return any(name.startswith(prefix) and namespace in ("", who.namespace) for namespace, prefix in wanted)
+
+        return matches
+
+    return compiled
+
+
+def _workloads(side: str) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        wanted = [(value.name, value.kind) for value in values]
+        return lambda flow: any(
+            name in ("", workload.name) and kind in ("", workload.kind)
+            for workload in getattr(flow, side).workloads
+            for name, kind in wanted
+        )
+
+    return compiled
+
+
+def _labels(get: Callable[[flow_pb2.Flow], Sequence[str]]) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        try:
+            selectors = [parse_selector(value) for value in values]
+        except SelectorError as error:
+            raise FilterError(f"invalid label filter: {error}") from None
+
+        def matches(flow: flow_pb2.Flow) -> bool:
+            labels = get(flow)
+            return any(selects(selector, labels) for selector in selectors)
+
+        return matches
+
+    return compiled
+
+
+def _fqdns(field: str) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        pattern = re.compile("|".join(_name_pattern(value) for value in values))
+        return lambda flow: any(pattern.fullmatch(name) for name in getattr(flow, field))
+
+    return compiled
+
+
+def _name_pattern(text: str) -> str:
+    name = text.strip().removesuffix(".").lower()
+    if not name or name.endswith(".") or re.search(r"[^-_.0-9a-z*]", name):
+        raise FilterError(f"{text!r} is not a pattern of a DNS name")
+    return re.escape(name).replace(r"\*", "[-.0-9a-z]*")
+
+
+def _node_names(values: Any) -> Predicate:
+    patterns = []
+    for value in values:
+        cluster, _, node = value.rpartition("/")
+        if not value or "/" in cluster:
+            raise FilterError(f"{value!r} is not a node pattern: [cluster/]node")
+        patterns.append(
+            f"{_name_pattern(cluster) if cluster else DNS_NAME}/{_name_pattern(node) if node else DNS_NAME}"
+        )
+    pattern = re.compile("|".join(patterns))
+
+    def matches(flow: flow_pb2.Flow) -> bool:
+        name = flow.node_name
+        return bool(name) and bool(pattern.fullmatch(name if "/" in name else f"{DEFAULT_CLUSTER}/{name}"))
+
+    return matches
+
+
+def _protocols(values: Any) -> Predicate:
+    l4: set[str] = set()
+    l7: set[str] = set()
+    for value in values:
+        name = value.lower()
+        if name in L4_PROTOCOLS:
+            l4.update(L4_PROTOCOLS[name])
+        elif name in L7_PROTOCOLS:
+            l7.add(name)
+        else:
+            raise FilterError(f"invalid protocol filter: unknown protocol: {value!r}")
+    return lambda flow: flow.l4.WhichOneof("protocol") in l4 or flow.l7.WhichOneof("record") in l7
+
+
+def _ports(field: str) -> Callable[[Any], Predicate]:
+    def compiled(values: Any) -> Predicate:
+        wanted = set()
+        for value in values:
+            if not PORT.match(value) or int(value) > 65535:
+                raise FilterError(f"invalid {field.replace('_', ' ')} filter: {value!r} is not a port")
+            wanted.add(int(value))
+
+        def matches(flow: flow_pb2.Flow) -> bool:
+            protocol = flow.l4.WhichOneof("protocol")
+            return protocol in ("TCP", "UDP", "SCTP") and getattr(getattr(flow.l4, protocol), field) in wanted
+
+        return matches
+
+    return compiled
+
+
+def _tcp_flags(values: Any) -> Predicate:
+    wanted = [[field.name for field, on in flags.ListFields() if on] for flags in values]
+
+    def matches(flow: flow_pb2.Flow) -> bool:
+        if not flow.l4.TCP.HasField("flags"):
+            return False
+        flags = flow.l4.TCP.flags
+        return any(all(getattr(flags, name) for name in names) for names in wanted)
+
+    return matches
+
+
+def _status_codes(values: Any) -> Predicate:
+    full = frozenset(value for value in values if STATUS.match(value))
+    prefixes = tuple(value[:-1] for value in values if STATUS_PREFIX.match(value))
+    bad = [value for value in values if not STATUS.match(value) and not STATUS_PREFIX.match(value)]
+    if bad:
+        raise FilterError(f"invalid http status code filter: invalid status code prefix: {bad[0]!r}")
+
+    def matches(flow: flow_pb2.Flow) -> bool:
+        code = f"{flow.l7.http.code:03}"
+        return flow.l7.http.code != 0 and (code in full or code.startswith(prefixes))
+
+    return matches
+
+
+def _methods(values: Any) -> Predicate:
+    wanted = frozenset(value.casefold() for value in values)
+    return lambda flow: bool(flow.l7.http.method) and flow.l7.http.method.casefold() in wanted
+
+
+def _patterns(get: Callable[[flow_pb2.Flow], str | None], what: str) -> Callable[[Any], Predicate]:
+    """RE2 patterns, unanchored; None from `get` never matches."""
+
+    def compiled(values: Any) -> Predicate:
+        options = re2.Options()
+        options.log_errors = False
+        patterns = []
+        for value in values:
+            try:
+                patterns.append(re2.compile(value, options))
+            except re2.error as error:
+                raise FilterError(f"invalid {what} filter: {value!r}: {_text(error)}") from None
+
+        def matches(flow: flow_pb2.Flow) -> bool:
+            text = get(flow)
+            return text is not None and any(pattern.search(text) for pattern in patterns)
+
+        return matches
+
+    return compiled
+
+
+def _text(error: Exception) -> str:
+    reason = error.args[0] if error.args else error
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+
+
+def _url(flow: flow_pb2.Flow) -> str | None:
+    return flow.l7.http.url or None
+
+
+def _path(flow: flow_pb2.Flow) -> str | None:
+    return path_of(flow.l7.http.url)
+
+
+def path_of(url: str) -> str | None:
+    """The decoded path of an absolute url or path, without the query; None if it is not one (as Go's parser says)."""
+    if not url or any(char < " " or char == "\x7f" for char in url):
+        return None
+    scheme = URL_SCHEME.match(url)
+    rest = (url[scheme.end() :] if scheme else url).partition("?")[0]
+    if not rest.startswith("/"):
+        return "" if scheme else None
+    if scheme and rest.startswith("//"):
+        authority, slash, path = rest[2:].partition("/")
+        if " " in authority:
+            return None
+        rest = slash + path
+    if BAD_ESCAPE.search(rest):
+        return None
+    return unquote_to_bytes(rest).decode(errors="replace")
+
+
+def _dns_query(flow: flow_pb2.Flow) -> str | None:
+    return flow.l7.dns.query if flow.l7.HasField("dns") else None
+
+
+def _headers(values: Any) -> Predicate:
+    wanted = frozenset((value.key, value.value) for value in values)
+    return lambda flow: any((header.key, header.value) in wanted for header in flow.l7.http.headers)
+
+
+def _drop_reasons(values: Any) -> Predicate:
+    wanted = frozenset(values)
+    return lambda flow: flow.verdict == flow_pb2.DROPPED and flow.drop_reason_desc in wanted
+
+
+def _event_types(values: Any) -> Predicate:
+    wanted = [(value.type, value.sub_type if value.match_sub_type else None) for value in values]
+
+    def matches(flow: flow_pb2.Flow) -> bool:
+        event = flow.event_type
+        return flow.HasField("event_type") and any(
+            kind in (0, event.type) and sub_type in (None, event.sub_type) for kind, sub_type in wanted
+        )
+
+    return matches
+
+
+def _replies(values: Any) -> Predicate:
+    """Unknown matches nothing, but a dropped flow counts as no reply: Hubble's UI relies on it."""
+    wanted = frozenset(values)
+
+    def matches(flow: flow_pb2.Flow) -> bool:
+        known = flow.HasField("is_reply") or flow.verdict == flow_pb2.DROPPED
+        return known and flow.is_reply.value in wanted
+
+    return matches
+
+
+def _interfaces(values: Any) -> Predicate:
+    wanted = [(value.index, value.name) for value in values]
+    return lambda flow: (
+        flow.HasField("interface")
+        and any(index in (0, flow.interface.index) and name in ("", flow.interface.name) for index, name in wanted)
+    )
+
+
+FIELDS: dict[str, Callable[[Any], Predicate]] = {
+    "uuid": _one_of(attrgetter("uuid")),
+    "verdict": _one_of(attrgetter("verdict")),
+    "traffic_direction": _one_of(attrgetter("traffic_direction")),
+    "ip_version": _one_of(attrgetter("IP.ipVersion")),
+    "trace_id": _one_of(attrgetter("trace_context.parent.trace_id")),
+    "ip_trace_id": _one_of(attrgetter("ip_trace_id.trace_id")),
+    "encrypted": _one_of(attrgetter("IP.encrypted")),
+    "drop_reason_desc": _drop_reasons,
+    "event_type": _event_types,
+    "reply": _replies,
+    "interface": _interfaces,
+    "protocol": _protocols,
+    "tcp_flags": _tcp_flags,
+    "source_ip_xlated": _ips("source_xlated"),
+    "node_name": _node_names,
+    "node_labels": _labels(attrgetter("node_labels")),
+    "dns_query": _patterns(_dns_query, "DNS query"),
+    "http_status_code": _status_codes,
+    "http_method": _methods,
+    "http_path": _patterns(_path, "http path"),
+    "http_url": _patterns(_url, "http url"),
+    "http_header": _headers,
+}
+for _side in ("source", "destination"):
+    FIELDS |= {
+        f"{_side}_ip": _ips(_side),
+        f"{_side}_pod": _namespaced(_side, "pod_name"),
+        f"{_side}_service": _namespaced(f"{_side}_service", "name"),
+        f"{_side}_label": _labels(attrgetter(f"{_side}.labels")),
+        f"{_side}_workload": _workloads(_side),
+        f"{_side}_identity": _identities(_side),
+        f"{_side}_cluster_name": _clusters(_side),
+        f"{_side}_fqdn": _fqdns(f"{_side}_names"),
+        f"{_side}_port": _ports(f"{_side}_port"),
+    }

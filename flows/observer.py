@@ -1,0 +1,276 @@
+"""The observer: flows for whoever asks, with Hubble's meaning of every request (facts section 2).
+
+A follower is a position in the ring, woken when something was built; one that is too slow loses what was overwritten,
+is told how much, and never holds up the writer. Everything here runs in one event loop: whoever has events from
+another thread brings them with call_soon_threadsafe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from flow import flow_pb2
+from observer import observer_pb2
+from relay import relay_pb2
+
+from flows.accesslog.decode import SLOT_KEY
+from flows.intake import Intake
+from flows.lookups import Lookups
+from flows.reading import Reading, response
+from flows.record import PacketRecord
+from flows.ring import CAPACITY, Event, Ring
+
+SLICE = 256  # flows built or looked at before others get their turn
+LOSS_INTERVAL = 1.0  # seconds; one notice of loss per reader in this time
+RATE_WINDOW_NS = 60_000_000_000
+NAMESPACE_LIFETIME_NS = 3_600_000_000_000
+
+
+class _Uuids:
+    """Random version 4 uuids as text; randomness is fetched for many at once, which costs a quarter."""
+
+    def __init__(self) -> None:
+        self._pool = iter(())  # type: Iterator[str]
+
+    def __call__(self) -> str:
+        for text in self._pool:
+            return text
+        self._pool = self._batch()
+        return next(self._pool)
+
+    @staticmethod
+    def _batch(count: int = 256) -> Iterator[str]:
+        digits = os.urandom(16 * count).hex()
+        for at in range(0, 32 * count, 32):
+            d = digits[at : at + 32]
+            yield f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{'89ab'[int(d[16], 16) & 3]}{d[17:20]}-{d[20:]}"
+
+
+class Observer:
+    """Takes what was seen, and serves it.
+
+    `view` gives the current view of who is where; `version` has no leading v; `capacity` is 2^k-1 events.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[], Lookups],
+        *,
+        version: str,
+        capacity: int = CAPACITY,
+        slot_key: str = SLOT_KEY,
+    ) -> None:
+        self.ring = Ring(capacity)
+        self.version = version
+        self._view = view
+        self._intake = Intake(
+            self.ring, view, version=version, now_ns=time.time_ns, new_uuid=_Uuids(), slot_key=slot_key
+        )
+        self._started = time.monotonic_ns()
+        self._readers = 0
+        self._news = asyncio.Event()
+        self._namespaces: dict[tuple[str, str], int] = {}
+        self._namespaces_read = 0
+
+    @property
+    def malformed(self) -> int:
+        """Access-log entries that were left out, among those that were decoded."""
+        return self._intake.malformed
+
+    @property
+    def complaint(self) -> str:
+        """What was wrong with the last malformed entry; empty if there was none."""
+        return self._intake.complaint
+
+    # Taking in. None of these raises or waits.
+
+    def access_log(self, raw: bytes) -> None:
+        """Take one serialised StreamAccessLogsMessage (the sink of accesslog.server)."""
+        self._intake.access_log(raw)
+        self._announce()
+
+    def packets(self, records: Sequence[PacketRecord]) -> None:
+        """Take events of the kernel."""
+        self._intake.packets(records)
+        self._announce()
+
+    def lost(self, count: int) -> None:
+        """Tell readers that the kernel's ring buffer dropped `count` events."""
+        self._intake.lost(count)
+        self._announce()
+
+    def _announce(self) -> None:
+        if self._readers:
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+
+    # Reading
+
+    async def flows(self, reading: Reading) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
+        """What a request asks for, oldest first; endless when it follows."""
+        with self._reader():
+            await self._catch_up()
+            end = None if reading.follow else self.ring.end
+            async for sent in self._read(reading, reading.start(self.ring), end):
+                yield sent
+
+    async def _read(
+        self, reading: Reading, sequence: int, end: int | None
+    ) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
+        losses = _Losses(self._view().node_name)
+        left = reading.limit
+        looked_at = 0
+        while left is None or left > 0:
+            if sequence < self.ring.start:
+                losses.add(self.ring.start - sequence)
+                sequence = self.ring.start
+            if (notice := losses.due()) is not None:
+                yield notice
+            if sequence >= (self.ring.end if end is None else min(end, self.ring.end)):
+                if end is not None:
+                    break
+                await self._wait(losses)
+                continue
+            event = self.ring[sequence]
+            sequence += 1
+            if event.is_loss:
+                yield losses.passed_on(event)
+                continue
+            if reading.until_ns is not None and event.time_ns > reading.until_ns:
+                break
+            flow = event.flow()
+            if reading.wanted(flow):
+                left = None if left is None else left - 1
+                yield response(flow, reading.mask)
+            looked_at += 1
+            if looked_at % SLICE == 0:
+                await asyncio.sleep(0)
+        if (notice := losses.due(now=True)) is not None:
+            yield notice
+
+    async def _wait(self, losses: _Losses) -> None:
+        """Until there is news, or a notice of loss is due."""
+        try:
+            async with asyncio.timeout(losses.wait()):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    @contextmanager
+    def _reader(self) -> Iterator[None]:
+        """While there are readers, everything is built as it arrives."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            self._intake.reading = self._readers > 0
+
+    async def _catch_up(self) -> None:
+        while self._intake.build(SLICE):
+            await asyncio.sleep(0)
+        self._intake.reading = self._readers > 0
+
+    # The other answers
+
+    async def status(self) -> observer_pb2.ServerStatusResponse:
+        """How full the ring is, how much was seen, for how long."""
+        with self._reader():
+            await self._catch_up()
+        return observer_pb2.ServerStatusResponse(
+            num_flows=len(self.ring),
+            max_flows=self.ring.capacity,
+            seen_flows=self.ring.flows_seen,
+            uptime_ns=time.monotonic_ns() - self._started,
+            version=f"deflector v{self.version}",
+            flows_rate=self._rate(),
+        )
+
+    async def nodes(self) -> observer_pb2.GetNodesResponse:
+        """This node."""
+        status = await self.status()
+        node = observer_pb2.Node(
+            name=self._view().node_name,
+            version=status.version,
+            state=relay_pb2.NODE_CONNECTED,
+            tls=observer_pb2.TLS(enabled=False),
+            uptime_ns=status.uptime_ns,
+            num_flows=status.num_flows,
+            max_flows=status.max_flows,
+            seen_flows=status.seen_flows,
+        )
+        return observer_pb2.GetNodesResponse(nodes=[node])
+
+    async def namespaces(self) -> observer_pb2.GetNamespacesResponse:
+        """The namespaces of endpoints in flows that were read or kept, of the last hour."""
+        with self._reader():
+            await self._catch_up()
+            for sequence in range(max(self._namespaces_read, self.ring.start), self.ring.end):
+                self._note_namespaces(self.ring[sequence])
+            self._namespaces_read = self.ring.end
+        oldest = time.time_ns() - NAMESPACE_LIFETIME_NS
+        self._namespaces = {key: seen for key, seen in self._namespaces.items() if seen >= oldest}
+        found = [observer_pb2.Namespace(cluster=c, namespace=n) for c, n in sorted(self._namespaces)]
+        return observer_pb2.GetNamespacesResponse(namespaces=found)
+
+    def _note_namespaces(self, event: Event) -> None:
+        if event.is_loss:
+            return
+        flow = event.flow()
+        for who in (flow.source, flow.destination):
+            if who.namespace:
+                cluster = "" if who.cluster_name == "default" else who.cluster_name
+                self._namespaces[(cluster, who.namespace)] = event.time_ns
+
+    def _rate(self) -> float:
+        """Flows per second in the last minute, or in the time that the ring covers if that is less."""
+        now = time.time_ns()
+        first = self.ring.first_since(now - RATE_WINDOW_NS)
+        if first == self.ring.end:
+            return 0.0
+        whole_minute = first > self.ring.start
+        span = RATE_WINDOW_NS if whole_minute else max(now - self.ring[first].time_ns, 1)
+        return (self.ring.end - first) * 1e9 / max(span, 1_000_000_000)
+
+
+class _Losses:
+    """What one reader missed because it was too slow: gathered, and told at most once per LOSS_INTERVAL."""
+
+    def __init__(self, node_name: str) -> None:
+        self._node_name = node_name
+        self._count = 0
+        self._first_ns = self._last_ns = 0
+        self._told = float("-inf")
+
+    def add(self, count: int) -> None:
+        now = time.time_ns()
+        self._first_ns = self._first_ns if self._count else now
+        self._last_ns = now
+        self._count += count
+
+    def wait(self) -> float | None:
+        """Seconds until a notice is due; None if there is nothing to tell."""
+        return max(0.0, self._told + LOSS_INTERVAL - time.monotonic()) if self._count else None
+
+    def due(self, now: bool = False) -> observer_pb2.GetFlowsResponse | None:
+        if not self._count or (not now and time.monotonic() < self._told + LOSS_INTERVAL):
+            return None
+        loss = flow_pb2.LostEvent(source=flow_pb2.HUBBLE_RING_BUFFER, num_events_lost=self._count)
+        loss.first.FromNanoseconds(self._first_ns)
+        loss.last.FromNanoseconds(self._last_ns)
+        self._count = 0
+        self._told = time.monotonic()
+        return self._notice(loss, time.time_ns())
+
+    def passed_on(self, event: Event) -> observer_pb2.GetFlowsResponse:
+        """A loss that happened before the ring."""
+        return self._notice(event.loss(), event.time_ns)
+
+    def _notice(self, loss: flow_pb2.LostEvent, time_ns: int) -> observer_pb2.GetFlowsResponse:
+        sent = observer_pb2.GetFlowsResponse(lost_events=loss, node_name=self._node_name)
+        sent.time.FromNanoseconds(time_ns)
+        return sent

@@ -1,0 +1,92 @@
+"""Where a reader of the ring starts and when it ends: the arithmetic of GetFlows (facts 2.2). Pure.
+
+Always oldest first. Losses pass every filter and every time, and do not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flow import flow_pb2
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from observer import observer_pb2
+
+from flows.filters import Predicate, compile_filters
+from flows.mask import Mask
+from flows.ring import Ring
+
+
+class RequestError(ValueError):
+    """A request that contradicts itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A compiled GetFlowsRequest. Times are Unix ns; `limit` is how many matching flows to send, None: no limit."""
+
+    wanted: Predicate
+    mask: Mask
+    number: int
+    first: bool
+    follow: bool
+    since_ns: int | None
+    until_ns: int | None
+
+    @property
+    def limit(self) -> int | None:
+        """In follow mode the number says only how far to go back."""
+        return self.number if self.number and not self.follow else None
+
+    def start(self, ring: Ring) -> int:
+        """Sequence number of the first event to look at."""
+        if self.since_ns is not None:
+            return ring.first_since(self.since_ns)
+        if self.first or (self.number == 0 and not self.follow):
+            return ring.start
+        return self._nth_from_the_end(ring)
+
+    def _nth_from_the_end(self, ring: Ring) -> int:
+        left = self.number
+        for sequence in range(ring.end - 1, ring.start - 1, -1):
+            if left == 0:
+                return sequence + 1
+            event = ring[sequence]
+            if not event.is_loss and self.wanted(event.flow()):
+                left -= 1
+                if left == 0:
+                    return sequence
+        return ring.start if left else ring.end
+
+
+def compile_request(request: observer_pb2.GetFlowsRequest) -> Reading:
+    """Check and compile a request. Raises RequestError, FilterError or MaskError."""
+    if request.first and request.follow:
+        raise RequestError("first cannot be specified with follow")
+    # clients up to 1.18 send their mask under "experimental"
+    mask = request.field_mask if request.HasField("field_mask") else request.experimental.field_mask
+    return Reading(
+        wanted=compile_filters(request.whitelist, request.blacklist),
+        mask=Mask(mask.paths),
+        number=request.number,
+        first=request.first,
+        follow=request.follow,
+        since_ns=_nanoseconds(request, "since"),
+        until_ns=_nanoseconds(request, "until"),
+    )
+
+
+def _nanoseconds(request: Message, field: str) -> int | None:
+    if not request.HasField(field):
+        return None
+    time: Timestamp = getattr(request, field)
+    return time.seconds * 1_000_000_000 + time.nanos
+
+
+def response(flow: flow_pb2.Flow, mask: Mask) -> observer_pb2.GetFlowsResponse:
+    """A flow as it is sent: masked, with its time and node repeated outside as far as the mask left them."""
+    mask.apply(flow)
+    sent = observer_pb2.GetFlowsResponse(flow=flow, node_name=flow.node_name)
+    if flow.HasField("time"):
+        sent.time.CopyFrom(flow.time)
+    return sent

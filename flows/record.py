@@ -1,0 +1,115 @@
+"""What was seen, as values: one entry of a proxy's access log, one packet event of the kernel.
+
+Records carry what the observer of the event knew (addresses, verdict) and nothing that has to be looked up. Whoever
+owns the source of an event converts it to a record; flows.build turns records into Flow messages.
+Imports the standard library and policies.types only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from policies.types import Direction, Protocol
+
+Headers = tuple[tuple[str, str], ...]  # canonical MIME case, sorted by key
+
+
+class SlotRef(NamedTuple):
+    """What the name of a slot says: `ingress:4711:tcp:80` is the ingress policy of group (identity) 4711."""
+
+    name: str
+    direction: Direction
+    group: int
+
+
+class HttpExchange(NamedTuple):
+    """Which exchange an access-log entry is about: identical concurrent ones are interchangeable.
+
+    `client` is who connected, `server` the address it connected to; ports are in 1..65535, addresses canonical text.
+    """
+
+    client_ip: str
+    client_port: int
+    server_ip: str
+    server_port: int
+    method: str
+    authority: str
+    path: str  # as sent: with the query string
+
+
+class HttpRecord(NamedTuple):
+    """One HTTP access-log entry: the request was forwarded (`ended` is False), or the exchange is over.
+
+    A NamedTuple and not a frozen dataclass because one is made per entry and costs a fifth (0.5 us against 2.6 us).
+    """
+
+    exchange: HttpExchange
+    slot: SlotRef
+    ended: bool
+    url: str  # scheme://authority/path?query
+    protocol: str  # "HTTP/1", "HTTP/1.1", "HTTP/2" or "Unknown"
+    request_headers: Headers = ()
+    trace_id: str = ""  # 32 hexadecimal digits of the request's traceparent
+    # The rest is known when the exchange has ended.
+    code: int = 0  # 0: it ended without a response
+    denied_by: str | None = None  # the name of the rule that denied it; None: not denied
+    latency_ns: int = 0  # request received -> first byte of the response sent
+    response_headers: Headers = ()
+
+
+class HttpHalf(NamedTuple):
+    """One half of an exchange, which becomes one flow. The response travels from server to client."""
+
+    record: HttpRecord
+    is_response: bool
+    is_dropped: bool = False  # requests only: a response is always forwarded, even the 403
+
+
+class PacketKind(Enum):
+    """Which of the kernel's events a PacketRecord is."""
+
+    DROP = "drop"
+    TRACE = "trace"
+    POLICY_VERDICT = "policy-verdict"
+
+
+class PacketVerdict(Enum):
+    """What became of the packet; REDIRECTED: handed to a proxy port."""
+
+    FORWARDED = "forwarded"
+    DROPPED = "dropped"
+    REDIRECTED = "redirected"
+    AUDIT = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class PacketRecord:
+    """One event of the kernel about one packet, from source to destination as the packet was going.
+
+    Fields that make no sense for a kind keep their default. Ports are 0 for protocols without ports.
+    """
+
+    kind: PacketKind
+    source_ip: str
+    destination_ip: str
+    protocol: int = Protocol.TCP
+    source_port: int = 0
+    destination_port: int = 0
+    verdict: PacketVerdict = PacketVerdict.FORWARDED
+    direction: Direction | None = None  # as the endpoint whose policy was asked sees it; None: not known
+    source_identity: int | None = None  # None: look it up by address
+    destination_identity: int | None = None
+    tcp_flags: int = 0  # as on the wire: FIN 0x1 SYN 0x2 RST 0x4 PSH 0x8 ACK 0x10 URG 0x20 ECE 0x40 CWR 0x80 NS 0x100
+    icmp_type: int = 0
+    icmp_code: int = 0
+    drop_reason: int = 0  # flow.DropReason: 133 no rule allows it, 181 a rule denies it
+    match_type: int = 0  # 0 none, 1 L3-Only, 2 L3-L4, 3 L4-Only, 4 all, 5 L3-Proto, 6 Proto-Only
+    observation_point: int = 0  # the datapath's number: 0 to-endpoint, 1 to-proxy, 5 from-endpoint ...
+    trace_reason: int = 0  # flow.TraceReason: 1 new, 2 established, 3 reply, 4 related
+    proxy_port: int = 0
+    interface_index: int = 0
+    interface_name: str = ""
+    source_mac: str = ""
+    destination_mac: str = ""

@@ -1,0 +1,80 @@
+"""The last flows, in a ring that never blocks who writes: the oldest gives way, and readers learn what they missed.
+
+Every event has a sequence number, so a reader is a number and nothing else: the ring is the bounded queue of each
+follower, however many there are. Pure; one thread.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flow import flow_pb2
+
+CAPACITY = 4095
+CAPACITY_MAX = 65535
+
+
+class Event(NamedTuple):
+    """A serialised flow or loss, and when it was received (Unix time in ns; strictly increasing within a ring)."""
+
+    time_ns: int
+    wire: bytes
+    is_loss: bool = False
+
+    def flow(self) -> flow_pb2.Flow:
+        """The flow; only of an event that is no loss."""
+        return flow_pb2.Flow.FromString(self.wire)
+
+    def loss(self) -> flow_pb2.LostEvent:
+        """The loss; only of an event that is one."""
+        return flow_pb2.LostEvent.FromString(self.wire)
+
+
+class Ring:
+    """Holds the last `capacity` events, which must be one less than a power of two (as Hubble's option demands)."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        if not 1 <= capacity <= CAPACITY_MAX or capacity & (capacity + 1):
+            raise ValueError(f"capacity {capacity} is not 2^k-1 within 1..{CAPACITY_MAX}, for example {CAPACITY}")
+        self.capacity = capacity
+        self._events: list[Event | None] = [None] * capacity
+        self.start = 0  # sequence number of the oldest event that is still here
+        self.end = 0  # sequence number of the next event: how many there ever were
+        self.flows_seen = 0
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def append(self, event: Event) -> None:
+        """Readable at once."""
+        self._events[self.end % self.capacity] = event
+        self.end += 1
+        if self.end - self.start > self.capacity:
+            self.start += 1
+        if not event.is_loss:
+            self.flows_seen += 1
+
+    def skip(self, flows: int) -> None:
+        """Leave out flows of which none will be read: the next `capacity` events are there to overwrite them."""
+        self._events = [None] * self.capacity
+        self.end += flows
+        self.start = self.end
+        self.flows_seen += flows
+
+    def __getitem__(self, sequence: int) -> Event:
+        """The event with this number, start <= sequence < end; otherwise IndexError."""
+        event = self._events[sequence % self.capacity] if self.start <= sequence < self.end else None
+        if event is None:
+            raise IndexError(f"event {sequence} is not within {self.start}..{self.end - 1}")
+        return event
+
+    def first_since(self, time_ns: int) -> int:
+        """Sequence number of the first event at or after this time; `end` if there is none."""
+        low, high = self.start, self.end
+        while low < high:
+            middle = (low + high) // 2
+            if self[middle].time_ns < time_ns:
+                low = middle + 1
+            else:
+                high = middle
+        return low
