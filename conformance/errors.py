@@ -1,4 +1,4 @@
-"""The two ways in which a run can fail before any verdict: the machine is not fit, or a suite is badly written."""
+"""The ways in which a run fails other than by a wrong verdict."""
 
 from __future__ import annotations
 
@@ -13,3 +13,7 @@ class SuiteError(Exception):
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
         self.path = path
+
+
+class NotEnforced(Exception):
+    """The node did not do in time what its manifests say; a failure of the scenario, not of the machine."""

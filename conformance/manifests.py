@@ -1,6 +1,6 @@
-"""The folder of Kubernetes manifests that a node is pointed at: what the API server would tell it. Touches that folder only.
+"""The folder of Kubernetes manifests that a node is pointed at: what the API server would tell it.
 
-Files appear, change and go as a whole (written aside, then renamed), as an editor or `kubectl` would make them.
+Touches that folder only. Files appear, change and go as a whole (written aside, then renamed).
 """
 
 from __future__ import annotations

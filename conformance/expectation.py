@@ -1,0 +1,195 @@
+"""What an outcome means: which answer the client gets, which flows tell of it, and which must not. Pure.
+
+The flows follow facts of Hubble: an HTTP exchange is two flows per proxy, REQUEST and RESPONSE, the latter with source
+and destination swapped and always FORWARDED; a packet denied by policy is a drop flow with reason POLICY_DENIED.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from conformance.flow_view import Pattern, SeenFlow, missing, spell
+from conformance.scenario import INGRESS, Outcome, Probe
+
+DENIED_STATUS, DENIED_BODY = 403, "Access denied\r\n"
+REDIRECT_STATUS = 307  # Envoy's UNESCAPE_AND_REDIRECT
+L4_SUMMARY = {
+    ("tcp", 4): "TCP Flags: SYN",
+    ("tcp", 6): "TCP Flags: SYN",
+    ("udp", 4): "UDP",
+    ("udp", 6): "UDP",
+    ("icmp", 4): "ICMPv4 EchoRequest",
+    ("icmp", 6): "ICMPv6 EchoRequest",
+}
+L4_NAME = {("tcp", 4): "TCP", ("tcp", 6): "TCP", ("udp", 4): "UDP", ("udp", 6): "UDP", ("icmp", 4): "ICMPv4",
+           ("icmp", 6): "ICMPv6"}  # fmt: skip
+
+
+class Reaction(StrEnum):
+    """How an attempt ended, as the client sees it."""
+
+    ANSWERED = "answered"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got. `note` is its own complaint; headers have lower-case names."""
+
+    reaction: Reaction
+    status: int = 0
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+
+    def header(self, name: str) -> str:
+        return ", ".join(value for key, value in self.headers if key == name)
+
+    def __str__(self) -> str:
+        if self.reaction is not Reaction.ANSWERED:
+            return f"{self.reaction}" + (f" ({self.note})" if self.note else "")
+        return " ".join(
+            part for part in (str(self.status or "answered"), repr(self.body[:60]) if self.body else "") if part
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Who a probe is between, as flows name them. `destination` is a pattern, "" if flows cannot know it."""
+
+    source: str
+    source_ip: str
+    destination: str
+    authority: str
+    client_port: int
+
+
+REACTIONS: dict[Outcome, tuple[Reaction, ...]] = {
+    Outcome.ANSWERED: (Reaction.ANSWERED,),
+    Outcome.DIRECT: (Reaction.ANSWERED,),
+    Outcome.FORWARDED: (Reaction.ANSWERED,),
+    Outcome.DENIED: (Reaction.ANSWERED,),
+    Outcome.REDIRECTED: (Reaction.ANSWERED,),
+    Outcome.DROPPED: (Reaction.TIMEOUT,),
+    Outcome.REFUSED: (Reaction.REFUSED, Reaction.RESET),
+}
+
+
+def answer_problems(probe: Probe, parties: Parties, answer: Answer) -> list[str]:
+    """What is wrong with the answer; empty if it is right."""
+    if answer.reaction not in REACTIONS[probe.expect]:
+        return [f"expected {probe.expect}, got {answer}"]
+    if probe.request is None or answer.reaction is not Reaction.ANSWERED:
+        return []
+    status = {Outcome.DENIED: DENIED_STATUS, Outcome.REDIRECTED: REDIRECT_STATUS}.get(probe.expect, probe.status)
+    problems = [] if answer.status == status else [f"expected status {status}, got {answer}"]
+    if probe.expect is Outcome.DENIED and probe.request.method != "HEAD" and answer.body != DENIED_BODY:
+        problems.append(f"expected body {DENIED_BODY!r}, got {answer.body!r}")
+    if probe.body_has not in answer.body:
+        problems.append(f"expected a body with {probe.body_has!r}, got {answer.body!r}")
+    return problems + _receipt_problems(probe, parties, answer)
+
+
+def _receipt_problems(probe: Probe, parties: Parties, answer: Answer) -> list[str]:
+    """The server sees the client's own address and exactly what was judged; and nothing of what was not passed on."""
+    assert probe.request is not None
+    received, client = answer.header("x-received"), answer.header("x-client")
+    if probe.expect not in (Outcome.ANSWERED, Outcome.DIRECT, Outcome.FORWARDED):
+        return [f"the server has received {received!r}, and should have received nothing"] if received else []
+    path = probe.judged if probe.judged and probe.expect is not Outcome.DIRECT else probe.request.path
+    problems = []
+    if received != f"{probe.request.method} {path}":
+        problems.append(f"the server received {received!r}, not what was judged: '{probe.request.method} {path}'")
+    if client != parties.source_ip:
+        problems.append(f"the server saw the client as {client!r}, not as {parties.source_ip}")
+    return problems
+
+
+def expected_flows(probe: Probe, parties: Parties) -> list[Pattern]:
+    """The flows that must be seen."""
+    match probe.expect:
+        case Outcome.FORWARDED | Outcome.DENIED:
+            implied = [pattern for direction in probe.at for pattern in _exchange(probe, parties, direction)]
+        case Outcome.DROPPED:
+            implied = [_drop(probe, parties)]
+        case _:
+            implied = []
+    return [*implied, *probe.flows]
+
+
+def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
+    assert probe.request is not None
+    denied_here = probe.expect is Outcome.DENIED and direction == probe.at[-1]
+    status = DENIED_STATUS if probe.expect is Outcome.DENIED else probe.status
+    protocol = "HTTP/2" if probe.request.http == "2" else "HTTP/1.1"
+    method, url = probe.request.method, f"http://{parties.authority}{probe.judged or probe.request.path}"
+    common = {"event": "l7", "direction": direction.upper(), "l4": "TCP", "method": method, "url": url,
+              "protocol": protocol}  # fmt: skip
+    there = {"source": parties.source, "destination": parties.destination, "destination_port": str(probe.target.port)}
+    back = {"source": parties.destination, "destination": parties.source, "source_port": str(probe.target.port)}
+    request = {
+        "l7": "REQUEST",
+        "verdict": "DROPPED" if denied_here else "FORWARDED",
+        "reply": "false",
+        "summary": f"{protocol} {method} {url}",
+    }
+    response = {
+        "l7": "RESPONSE",
+        "verdict": "FORWARDED",
+        "reply": "true",
+        "code": str(status),
+        "summary": f"~{re.escape(protocol)} {status} [0-9]+ms \\({re.escape(f'{method} {url}')}\\)",
+    }
+    return [{**common, **there, **request}, {**common, **back, **response}]
+
+
+def _drop(probe: Probe, parties: Parties) -> Pattern:
+    kind = (probe.protocol, probe.family)
+    pattern = {
+        "event": "drop",
+        "verdict": "DROPPED",
+        "drop_reason": "POLICY_DENIED",
+        "direction": probe.at[-1].upper(),
+        "source": parties.source,
+        "l4": L4_NAME[kind],
+        "summary": "~TCP Flags: .*" if probe.on else L4_SUMMARY[kind],
+    }
+    if parties.destination and probe.at[-1] == INGRESS:
+        pattern["destination"] = parties.destination
+    return pattern
+
+
+def own_flows(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list[SeenFlow]:
+    """Those of the flows that tell of this probe: by client port where there is one, else by address and protocol.
+
+    A second proxy sees the first one's port instead of the client's; such probes are asked alone (Ask.in_turn), and
+    every TCP flow of the client's address is theirs.
+    """
+    mine = [flow for flow in flows if parties.source_ip in (flow.source_ip, flow.destination_ip)]
+    if probe.protocol == "icmp" or len(probe.at) > 1:
+        return [flow for flow in mine if flow.l4 == L4_NAME[probe.protocol, probe.family]]
+    port = str(parties.client_port)
+    return [flow for flow in mine if port in (flow.source_port, flow.destination_port)]
+
+
+def flow_problems(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list[str]:
+    """What is wrong with the flows of the probe: those that miss, those too many, those out of order."""
+    patterns = expected_flows(probe, parties)
+    problems = [f"no flow {spell(pattern)}" for pattern in missing(patterns, flows)]
+    judged = [flow for flow in flows if flow.event == "l7"]
+    wanted = sum(1 for pattern in patterns if pattern.get("event") == "l7")
+    if len(judged) > wanted and probe.expect not in (Outcome.REDIRECTED, Outcome.ANSWERED):
+        problems.append(f"{len(judged)} HTTP flows instead of {wanted}")
+    if probe.expect is not Outcome.DROPPED:
+        problems += [f"a packet was dropped: {flow}" for flow in flows if flow.event == "drop"]
+    for direction in {flow.direction for flow in judged}:
+        kinds = [flow.l7 for flow in judged if flow.direction == direction]
+        if kinds != sorted(kinds):  # REQUEST < RESPONSE
+            problems.append(f"a response is reported before its request at {direction}")
+    return problems

@@ -1,0 +1,174 @@
+"""What came of a suite: values, and their forms for people (rich), programs (JSON) and CI (JUnit XML)."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from conformance.scenario import Level, Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that is not as it should be. `command` repeats the probe while the node runs."""
+
+    step: str
+    problems: tuple[str, ...]
+    seen: tuple[str, ...] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioResult:
+    """What came of one scenario. `seconds` is wall time; `log` is the end of the node's log, kept for failures only."""
+
+    name: str
+    title: str
+    level: Level
+    seconds: float
+    checks: int
+    failures: tuple[Failure, ...] = ()
+    log: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a run. `versions` names the kernel, Envoy and Deflector that it holds for."""
+
+    suite: str
+    versions: Mapping[str, str]
+    seconds: float
+    results: tuple[ScenarioResult, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        return all(result.ok for result in self.results)
+
+    @property
+    def failed(self) -> list[str]:
+        return [result.name for result in self.results if not result.ok]
+
+    def to_json(self) -> str:
+        """One document; keys in a fixed order."""
+        plain = asdict(self)
+        plain["ok"] = self.ok
+        for entry, result in zip(plain["results"], self.results, strict=True):
+            entry["ok"] = result.ok
+        return json.dumps(plain, indent=2)
+
+    def to_junit(self) -> str:
+        """JUnit XML as CI systems read it: one test case per scenario."""
+        counts = {"tests": str(len(self.results)), "failures": str(len(self.failed)), "time": f"{self.seconds:.3f}"}
+        suite = ElementTree.Element("testsuite", {"name": f"conformance.{self.suite}", **counts})
+        properties = ElementTree.SubElement(suite, "properties")
+        for name, version in sorted(self.versions.items()):
+            ElementTree.SubElement(properties, "property", {"name": name, "value": version})
+        for result in self.results:
+            facts = {"classname": f"conformance.{self.suite}", "name": result.name, "time": f"{result.seconds:.3f}"}
+            case = ElementTree.SubElement(suite, "testcase", facts)
+            if not result.ok:
+                message = printable(result.failures[0].problems[0])
+                failure = ElementTree.SubElement(case, "failure", {"message": message})
+                failure.text = printable("\n".join(failure_lines(self.suite, result)))
+        ElementTree.indent(suite)
+        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def printable(text: str) -> str:
+    """Without the control characters that XML 1.0 cannot hold."""
+    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
+
+
+def write_junit(report: Report, file: Path) -> None:
+    """Raises OSError."""
+    file.write_text(report.to_junit(), encoding="utf-8")
+
+
+def failure_lines(suite: str, result: ScenarioResult) -> list[str]:
+    """Everything that helps with a failed scenario, as plain lines."""
+    lines = [f"{result.name}: {result.title}"]
+    for failure in result.failures:
+        lines.append(f"  at {failure.step}")
+        lines += [f"    {problem}" for problem in failure.problems]
+        lines += _section("seen", failure.seen) + _section("command", [failure.command] if failure.command else [])
+    lines.append(f"  repeat: deflector conformance run {suite} --only {result.name}")
+    return lines + [f"  {line}" for line in _section("end of the node's log", result.log)]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"    {title}:", *(f"      {line}" for line in lines)] if lines else []
+
+
+class Reporter(Protocol):
+    """Hears how a run goes on."""
+
+    def stage(self, text: str) -> None:
+        """The run does this now: set-up and the like."""
+
+    def started(self, scenario: Scenario, number: int, count: int) -> None: ...
+
+    def finished(self, result: ScenarioResult) -> None: ...
+
+
+class QuietReporter:
+    """Says nothing: for -o json."""
+
+    def stage(self, text: str) -> None:
+        pass
+
+    def started(self, scenario: Scenario, number: int, count: int) -> None:
+        pass
+
+    def finished(self, result: ScenarioResult) -> None:
+        pass
+
+
+class ConsoleReporter:
+    """A line per scenario as it ends; on a terminal also what goes on right now."""
+
+    def __init__(self, suite: str, console: Console) -> None:
+        self._suite, self._console = suite, console
+        self._status = console.status("") if console.is_terminal else None
+
+    def stage(self, text: str) -> None:
+        if self._status:
+            self._status.update(text)
+            self._status.start()
+
+    def started(self, scenario: Scenario, number: int, count: int) -> None:
+        self.stage(f"[{number}/{count}] {scenario.name}")
+
+    def finished(self, result: ScenarioResult) -> None:
+        mark = Text("✓", "green") if result.ok else Text("✗", "bold red")
+        facts = Text(f"{result.checks} checks, {result.seconds:.1f} s", "dim")
+        name = Text(result.name, "" if result.ok else "bold red")
+        headline = Text.assemble(mark, " ", name, "  ", Text(result.title, "dim"), "  ", facts)
+        self._console.print(headline, soft_wrap=True)
+        if not result.ok:
+            for line in failure_lines(self._suite, result)[1:]:
+                self._console.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        if self._status:
+            self._status.stop()
+
+
+def print_summary(report: Report, console: Console) -> None:
+    """The last lines: what was tested, and what came of it."""
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    console.print(Text(versions, "dim"), soft_wrap=True)
+    good, total = len(report.results) - len(report.failed), len(report.results)
+    verdict = Text(f"{good} of {total} scenarios passed", "bold green" if report.ok else "bold red")
+    console.print(Text.assemble(verdict, f" in {report.seconds:.1f} s"), soft_wrap=True)

@@ -1,0 +1,193 @@
+"""Suites as data: frozen values; conformance.parse makes them from YAML. Pure.
+
+Suite     policies by name, scenarios
+Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle
+Probe     who asks whom for what, and what is expected: an outcome and the flows that tell of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Outcome(StrEnum):
+    """What a probe is to end in; conformance.expectation says which flows must tell of it."""
+
+    ANSWERED = "answered"  # answered, whoever was in between
+    DIRECT = "direct"  # answered, and no proxy in between
+    FORWARDED = "forwarded"  # judged by a proxy and passed on
+    DENIED = "denied"  # judged by a proxy: 403 Access denied
+    DROPPED = "dropped"  # no answer, packets dropped by policy
+    REFUSED = "refused"  # the connection is refused or reset
+    REDIRECTED = "redirected"  # answered by the proxy with a redirect to the normalised path
+
+
+class Level(StrEnum):
+    """CORE: a node without it is not conformant. EXTENDED: what a user may expect beyond."""
+
+    CORE = "core"
+    EXTENDED = "extended"
+
+
+INGRESS, EGRESS = "ingress", "egress"
+TARGET_KINDS = ("pod", "service", "node", "world", "proxy")
+PROTOCOLS = ("tcp", "udp", "icmp")
+FAMILIES = (4, 6)
+HTTP_VERSIONS = ("1.1", "2")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request. `path` goes out as it stands here, dots, slashes and all."""
+
+    method: str = "GET"
+    path: str = "/"
+    http: str = "1.1"
+    host: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
+    chunked: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}" + ("" if self.http == "1.1" else f" over HTTP/{self.http}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`pod/ALIAS`, `service/NAME`, `node`, `world`, or `proxy` (the proxy ports of the node, each of them)."""
+
+    kind: str
+    name: str = ""
+    port: int = 80
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}".rstrip("/") + ("" if self.port == 80 else f":{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One question and the answer that is right.
+
+    `at` names the directions whose proxies see the request, in order; the last one denies or drops where that is
+    expected. `judged` is the path as the proxy sees it, if that is not the one that is sent. `on` is the name of an
+    open connection. `flows` are expected beside those that the outcome implies: field -> value, or ~regex.
+    """
+
+    source: str
+    target: Target
+    expect: Outcome
+    request: Request | None = None
+    protocol: str = "tcp"
+    family: int = 4
+    status: int = 200
+    at: tuple[str, ...] = (INGRESS,)
+    judged: str = ""
+    body_has: str = ""
+    on: str = ""
+    flows: tuple[Mapping[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        what = f" {self.request}" if self.request else f" {self.protocol.upper()}"
+        return f"{self.source} -> {self.target} IPv{self.family}{what}" + (f" on {self.on}" if self.on else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Write these policies (new ones and edits alike) at once and wait until they are enforced."""
+
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove these policies and wait until that is enforced."""
+
+    policies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Write a file that is no good. The node must say so (`complaint` is part of what it says) and change nothing."""
+
+    object: str
+    text: str
+    complaint: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Probes, all at once; one after the other when `in_turn`."""
+
+    probes: tuple[Probe, ...]
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open a keep-alive connection under a name."""
+
+    name: str
+    source: str
+    target: Target
+    family: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Start loops of one request on `connections` live connections."""
+
+    name: str
+    source: str
+    target: Target
+    request: Request
+    connections: int = 2
+    family: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Stop the loops. Answers before the last change of policy must all be `before`, those after it `after`, and those
+    in between one of both. `resets`: whether connections may be reset in between."""
+
+    name: str
+    before: int
+    after: int
+    resets: bool = False
+
+
+Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A story: policies that hold at its start, then steps."""
+
+    name: str
+    title: str
+    level: Level
+    policies: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy as a suite writes it: `object` is its Kubernetes name, which several versions may share."""
+
+    name: str
+    object: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    name: str
+    policies: Mapping[str, Policy]
+    scenarios: tuple[Scenario, ...]

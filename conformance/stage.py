@@ -1,0 +1,285 @@
+"""Plays scenarios on a galaxy with a running node, and judges what is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from conformance.blueprint import UDP_ECHO_PORT
+from conformance.errors import EnvironmentFailure, NotEnforced
+from conformance.expectation import Answer, Parties, answer_problems, expected_flows, flow_problems, own_flows
+from conformance.flow_log import FlowLog
+from conformance.flow_view import SeenFlow, missing
+from conformance.galaxy import NODE, WORLD, Galaxy
+from conformance.http1 import LiveConnection, authority
+from conformance.live import AFTER_MIN, Change, Loop, Route, judge
+from conformance.manifests import policy_file, policy_text
+from conformance.node import Node
+from conformance.probes import PATIENCE, Call, Ports, ask
+from conformance.report import Failure, ScenarioResult
+from conformance.scenario import (
+    Apply,
+    Ask,
+    Close,
+    Open,
+    Outcome,
+    Probe,
+    Refuse,
+    Remove,
+    Scenario,
+    Settle,
+    Step,
+    Suite,
+    Target,
+    Traffic,
+)
+
+FLOW_PATIENCE = 2.0  # seconds until an expected flow is seen by a follower; 0.25 is what is promised
+SEEN_MAX = 8  # flows that a failure shows
+
+
+@dataclass(slots=True)
+class Asked:
+    """A call that was made, and the flows that belong to it: those since `mark`, and before `until` if that is set."""
+
+    call: Call
+    parties: Parties
+    answer: Answer
+    mark: int
+    ok: bool = True
+
+
+@dataclass(slots=True)
+class Act:
+    """What one scenario has open while it is played."""
+
+    tasks: asyncio.TaskGroup
+    connections: dict[str, tuple[LiveConnection, Open]] = field(default_factory=dict)
+    loops: dict[str, list[Loop]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    checks: int = 0
+    change: Change = field(default_factory=lambda: Change(0.0, 0.0))
+
+
+class Stage:
+    """One galaxy, one node, one log of flows: shared by all scenarios of a suite, which run one after the other."""
+
+    def __init__(self, suite: Suite, galaxy: Galaxy, node: Node, log: FlowLog) -> None:
+        self._suite, self._galaxy, self._node, self._log = suite, galaxy, node, log
+        self._ports = Ports()
+
+    async def play(self, scenario: Scenario) -> ScenarioResult:
+        """Set the scenario's policies, go through its steps, and tell what came of it."""
+        begun = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            act = Act(tasks)
+            step: Step | None = None
+            try:
+                await self._set_scene(scenario)
+                for step in scenario.steps:
+                    await self._perform(act, step)
+                self._look_again(act)
+            except (NotEnforced, EnvironmentFailure, OSError) as error:
+                act.failures.append(Failure(_spell(step), (str(error),)))
+            finally:
+                _strike(act)
+        if self._log.broken:
+            act.failures.append(Failure("the stream of flows", (self._log.broken,)))
+        log = tuple(self._node.log_tail()) if act.failures else ()
+        seconds = time.monotonic() - begun
+        return ScenarioResult(
+            scenario.name, scenario.title, scenario.level, seconds, act.checks, tuple(act.failures), log
+        )
+
+    async def _set_scene(self, scenario: Scenario) -> None:
+        folder = self._galaxy.manifests
+        self._node.refused.clear()
+        wanted = {policy_file(self._suite.policies[name].object) for name in scenario.policies}
+        for name in set(folder.policies()) - wanted:
+            folder.remove(name)
+        self._write(scenario.policies)
+        await self._node.enforced()
+
+    def _write(self, names: Sequence[str]) -> None:
+        for name in names:
+            policy = self._suite.policies[name]
+            text = policy_text(policy.object, dict(policy.body))
+            self._galaxy.manifests.write(policy_file(policy.object), text)
+
+    async def _perform(self, act: Act, step: Step) -> None:
+        match step:
+            case Apply():
+                await self._change(act, lambda: self._write(step.policies))
+            case Remove():
+                await self._change(act, lambda: self._unlink(step.policies))
+            case Refuse():
+                await self._refuse(act, step)
+            case Ask():
+                await self._ask(act, step)
+            case Open():
+                call = self._call(_opening(step))
+                connection = await LiveConnection.open(call.namespace, call.local, call.remote)
+                act.connections[step.name] = (connection, step)
+            case Close():
+                act.connections.pop(step.name)[0].close()
+            case Traffic():
+                await self._traffic(act, step)
+            case Settle():
+                await self._settle(act, step)
+
+    async def _change(self, act: Act, effect: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        effect()
+        await self._node.enforced()
+        act.change = Change(begun, time.monotonic())
+
+    def _unlink(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._galaxy.manifests.remove(policy_file(self._suite.policies[name].object))
+
+    async def _refuse(self, act: Act, step: Refuse) -> None:
+        file = policy_file(step.object)
+        self._node.refused.add(file)
+        self._galaxy.manifests.write(file, step.text)
+        await self._node.complained(step.complaint)
+        act.checks += 1
+
+    async def _ask(self, act: Act, step: Ask) -> None:
+        calls = [call for probe in step.probes for call in await self._calls(act, probe)]
+        batches = [[call] for call in calls] if step.in_turn else [calls]
+        for batch in batches:
+            mark = self._log.mark()
+            answers = await asyncio.gather(*(self._answer(act, call) for call in batch))
+            asked = [
+                Asked(call, self._parties(call), answer, mark) for call, answer in zip(batch, answers, strict=True)
+            ]
+            await self._log.wait(partial(self._complete, asked), FLOW_PATIENCE)
+            for one in asked:
+                act.checks += 1
+                self._judge(act, one)
+            act.asked += asked
+
+    async def _answer(self, act: Act, call: Call) -> Answer:
+        if not call.probe.on:
+            return await ask(call)
+        assert call.probe.request is not None
+        return await act.connections[call.probe.on][0].ask(call.probe.request, call.patience)
+
+    async def _calls(self, act: Act, probe: Probe) -> list[Call]:
+        if probe.target.kind == "proxy":
+            return [self._call(replace(probe, target=target)) for target in await self._proxy_ports()]
+        if probe.on:
+            call = self._call(probe)
+            return [replace(call, local=(call.local[0], act.connections[probe.on][0].client_port))]
+        return [self._call(probe)]
+
+    async def _proxy_ports(self) -> list[Target]:
+        status = await self._node.status()
+        ports = sorted({int(slot["port"]) for slot in status["slots"]}) if status else []
+        if not ports:
+            raise NotEnforced("the node's status names no proxy port")
+        return [Target(NODE, port=port) for port in ports]
+
+    def _call(self, probe: Probe) -> Call:
+        address = self._galaxy.address(probe.source, probe.family)
+        return Call(probe, self._galaxy.namespace(probe.source), (address, self._ports.take()), self._remote(probe))
+
+    def _remote(self, probe: Probe) -> tuple[str, int]:
+        target = probe.target
+        port = UDP_ECHO_PORT if probe.protocol == "udp" else target.port
+        if target.kind == "service":
+            return self._galaxy.blueprint.service(target.name).address(probe.family), port
+        return self._galaxy.address(target.name or target.kind, probe.family), port
+
+    def _parties(self, call: Call) -> Parties:
+        probe, blueprint = call.probe, self._galaxy.blueprint
+        if probe.target.kind == "service":
+            names = "|".join(str(pod) for pod in blueprint.service(probe.target.name).backends)
+            destination = f"~{names}"
+        elif probe.target.kind == "pod":
+            destination = str(blueprint.pod(probe.target.name))
+        else:
+            destination = call.remote[0]
+        source = call.local[0] if probe.source in (NODE, WORLD) else str(blueprint.pod(probe.source))
+        host = (probe.request.host if probe.request else "") or authority(*call.remote)
+        return Parties(source, call.local[0], destination, host, call.local[1])
+
+    def _flows(self, asked: Asked) -> list[SeenFlow]:
+        return own_flows(asked.call.probe, asked.parties, self._log.since(asked.mark))
+
+    def _complete(self, asked: Sequence[Asked]) -> bool:
+        """Whether every flow that is expected has come."""
+        return not any(missing(expected_flows(a.call.probe, a.parties), self._flows(a)) for a in asked)
+
+    def _judge(self, act: Act, asked: Asked) -> None:
+        flows = self._flows(asked)
+        probe = asked.call.probe
+        problems = answer_problems(probe, asked.parties, asked.answer) + flow_problems(probe, asked.parties, flows)
+        asked.ok = not problems
+        if problems:
+            seen = (f"answer: {asked.answer}", *(f"flow: {flow}" for flow in flows[-SEEN_MAX:]))
+            act.failures.append(Failure(f"probe {probe}", tuple(problems), seen, "" if probe.on else str(asked.call)))
+
+    def _look_again(self, act: Act) -> None:
+        """Flows that come late must not contradict what was found right before."""
+        for asked in act.asked:
+            alone = not asked.call.probe.on and asked.call.probe.protocol != "icmp" and len(asked.call.probe.at) == 1
+            if asked.ok and alone:
+                self._judge(act, asked)
+
+    async def _traffic(self, act: Act, step: Traffic) -> None:
+        call = self._call(Probe(step.source, step.target, Outcome.DIRECT, family=step.family))
+        route = Route(call.namespace, call.local[0], call.remote)
+        act.loops[step.name] = [Loop(step, route, self._ports) for _ in range(step.connections)]
+        for loop in act.loops[step.name]:
+            act.tasks.create_task(loop.run())
+        await _served(act.loops[step.name], 0.0)
+
+    async def _settle(self, act: Act, step: Settle) -> None:
+        loops = act.loops.pop(step.name)
+        await _served(loops, act.change.enforced)
+        for number, loop in enumerate(loops, 1):
+            loop.stop()
+            act.checks += len(loop.samples)
+            problems = judge(loop.samples, act.change, step)
+            if problems:
+                act.failures.append(Failure(f"traffic {step.name}, connection {number}", tuple(problems)))
+
+
+async def _served(loops: Sequence[Loop], moment: float) -> None:
+    """Until each loop has a few answers to requests sent after the moment; one that gets none is judged later."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for loop in loops:
+                await loop.served(AFTER_MIN, moment)
+    except TimeoutError:
+        pass  # judge() will say so
+
+
+def _opening(step: Open) -> Probe:
+    return Probe(step.source, step.target, Outcome.DIRECT, family=step.family)
+
+
+def _strike(act: Act) -> None:
+    """Close what the scenario has left open."""
+    for loops in act.loops.values():
+        for loop in loops:
+            loop.stop()
+    for connection, _ in act.connections.values():
+        connection.close()
+
+
+def _spell(step: Step | None) -> str:
+    match step:
+        case None:
+            return "the policies it starts with"
+        case Apply() | Remove():
+            return f"{type(step).__name__.lower()} {', '.join(step.policies)}"
+        case Refuse():
+            return f"a bad {step.object}"
+        case _:
+            return type(step).__name__.lower()
