@@ -1,0 +1,100 @@
+"""Every figure of the scorecard, as a table: unit, which way is better, the target, and who measures it. Pure.
+
+Targets are those of the issue that built the thing; None where it names none. The order is the order of the printed
+table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+HIGHER, LOWER = "higher", "lower"
+RULE_FORMS = ("exact", "prefix", "regex")
+RULE_COUNTS = (1, 100, 1_000, 10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of the scorecard. `benchmark` is the module that yields it."""
+
+    name: str
+    unit: str
+    better: str
+    benchmark: str
+    target: float | None = None
+
+    def is_met(self, value: float) -> bool | None:
+        """Whether the value reaches the target; None without one. The target itself is good enough."""
+        if self.target is None:
+            return None
+        return value <= self.target if self.better == LOWER else value >= self.target
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("proxy_throughput_ratio", "x", HIGHER, "throughput", 0.85),
+    Figure("deflector_rps", "requests/s", HIGHER, "throughput"),
+    Figure("bare_rps", "requests/s", HIGHER, "throughput"),
+    Figure("followed_rps", "requests/s", HIGHER, "throughput"),
+    Figure("l4_rps", "requests/s", HIGHER, "throughput"),
+    Figure("direct_rps", "requests/s", HIGHER, "throughput"),
+    *(
+        Figure(f"{leg}_{rank}_ms", "ms", LOWER, "throughput")
+        for leg in ("deflector", "bare", "followed", "l4", "direct")
+        for rank in ("p50", "p99")
+    ),
+    Figure("deflector_envoy_us_per_request", "us CPU", LOWER, "throughput"),
+    Figure("bare_envoy_us_per_request", "us CPU", LOWER, "throughput"),
+    Figure("agent_us_per_request", "us CPU", LOWER, "throughput"),
+    Figure("agent_followed_us_per_request", "us CPU", LOWER, "throughput"),
+    Figure("rules_cost_ratio", "x", LOWER, "rules", 1.3),
+    *(
+        Figure(f"cpu_us_per_request_{form}_{count}", "us CPU", LOWER, "rules")
+        for form in RULE_FORMS
+        for count in RULE_COUNTS
+    ),
+    Figure("rules_10000_to_enforced_ms", "ms", LOWER, "rules"),
+    Figure("policy_to_enforced_p50_ms", "ms", LOWER, "enforcement"),
+    Figure("policy_to_enforced_p99_ms", "ms", LOWER, "enforcement", 250),
+    Figure("request_to_flow_p50_ms", "ms", LOWER, "visibility"),
+    Figure("request_to_flow_p99_ms", "ms", LOWER, "visibility", 250),
+    Figure("flows_per_second", "entries/s", HIGHER, "intake", 50_000),
+    Figure("flow_us_per_entry", "us CPU", LOWER, "intake"),
+    Figure("flow_us_unread", "us CPU", LOWER, "intake"),
+    Figure("agent_rss_mb", "MB", LOWER, "memory", 150),
+    Figure("agent_rss_start_mb", "MB", LOWER, "memory"),
+    Figure("agent_rss_loaded_mb", "MB", LOWER, "memory"),
+    Figure("agent_pss_mb", "MB", LOWER, "memory"),
+    Figure("agent_rss_10000_rules_mb", "MB", LOWER, "rules"),
+    *(
+        Figure(f"tc_ns_per_packet_{program}", "ns", LOWER, "packets")
+        for program in ("from_pod", "to_pod", "to_proxy", "l4_from_pod", "l4_to_pod")
+    ),
+    Figure("agent_start_s", "s", LOWER, "restart"),
+    Figure("agent_restart_s", "s", LOWER, "restart"),
+    Figure("agent_restart_failed_requests", "requests", LOWER, "restart"),
+)
+
+BY_NAME = {figure.name: figure for figure in FIGURES}
+
+
+class UnknownFigure(Exception):
+    """Neither a figure nor a benchmark has this name; the text says what there is."""
+
+
+def benchmarks_for(only: str | None) -> list[str]:
+    """The benchmarks to run, in the table's order: all, or the one that yields (or is called) `only`."""
+    names = _once(figure.benchmark for figure in FIGURES)
+    if only is None:
+        return names
+    if only in names:
+        return [only]
+    if only in BY_NAME:
+        return [BY_NAME[only].benchmark]
+    raise UnknownFigure(
+        f"no figure is called {only!r}: there are {', '.join(BY_NAME)}; or name one of {', '.join(names)}"
+    )
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,109 @@
+"""Access-log entries to flows, per second of one core: parse, decode, pair, build, append to the ring.
+
+CPU time of one thread, so that neighbours on a shared core do not count. What is measured is the intake that the agent
+hands every message of the access-log stream to, as it works while somebody reads: everything is built as it arrives.
+`flow_us_unread` is the cost of an entry while nobody does.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+
+from benchmarks.errors import NotMeasured
+from benchmarks.samples import in_turns, median
+from benchmarks.stage import Stage
+from benchmarks.traffic import BATCH, CLIENTS, PORT, SERVERS, messages
+from flows.intake import Intake
+from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
+from flows.record import PacketRecord
+from flows.ring import Ring
+
+ROUNDS, MESSAGES = 9, 200
+LEGS = ("read", "unread")
+
+
+def measure(stage: Stage) -> dict[str, float]:
+    """All figures of this benchmark; needs no galaxy."""
+    stage.note("intake: access-log entries to flows")
+    wire = messages(random.Random(2), MESSAGES)
+    costs: dict[str, list[float]] = {leg: [] for leg in LEGS}
+    intakes = {leg: _intake(reading=leg == "read") for leg in LEGS}
+    for intake in intakes.values():
+        _seconds(intake, wire)
+    for _, leg in in_turns(LEGS, ROUNDS):
+        costs[leg].append(_seconds(intakes[leg], wire) / (MESSAGES * BATCH))
+    _prove(intakes["read"])
+    return {
+        "flows_per_second": 1 / median(costs["read"]),
+        "flow_us_per_entry": median(costs["read"]) * 1e6,
+        "flow_us_unread": median(costs["unread"]) * 1e6,
+    }
+
+
+def _seconds(intake: Intake, wire: list[bytes]) -> float:
+    """CPU seconds of this thread for all messages."""
+    before = time.thread_time()
+    for message in wire:
+        intake.access_log(message)
+    return time.thread_time() - before
+
+
+def _prove(intake: Intake) -> None:
+    """Raise NotMeasured unless every entry became a flow (that of a denied exchange becomes two)."""
+    entries, flows = (ROUNDS + 1) * MESSAGES * BATCH, intake.ring.flows_seen
+    if intake.malformed or flows < entries:
+        raise NotMeasured(f"{entries} entries made {flows} flows, {intake.malformed} malformed: {intake.complaint}")
+
+
+def _intake(*, reading: bool) -> Intake:
+    town = Town()
+    made = Intake(Ring(), lambda: town, version="0.0.0", now_ns=time.time_ns, new_uuid=lambda: str(uuid.uuid4()))
+    made.reading = reading
+    return made
+
+
+class Town:
+    """Who lives where: a hundred clients and eight servers, each with the labels and owners that pods have."""
+
+    node_name = "node"
+
+    def __init__(self) -> None:
+        addresses = [*CLIENTS, *(address for address, _ in SERVERS)]
+        self._endpoints = {address: _endpoint(number, address) for number, address in enumerate(addresses)}
+        self._services = {(address, PORT): ServiceRef(name.partition(".")[0], "default") for address, name in SERVERS}
+
+    def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
+        return self._endpoints.get(ip)
+
+    def identity_by_ip(self, ip: str) -> int:
+        found = self._endpoints.get(ip)
+        return found.identity if found else 2
+
+    def identity_labels(self, identity: int) -> tuple[str, ...]:
+        return ("reserved:world",) if identity == 2 else ()
+
+    def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
+        return self._services.get((ip, port))
+
+    def policies_of(self, record: PacketRecord) -> tuple[PolicyRef, ...]:
+        return ()
+
+
+def _endpoint(number: int, address: str) -> EndpointRef:
+    app = f"app-{number % 20}"
+    labels = (
+        f"k8s:app={app}",
+        "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=default",
+        "k8s:io.kubernetes.pod.namespace=default",
+        f"k8s:tier={'front' if number % 2 else 'back'}",
+    )
+    return EndpointRef(
+        identity=4000 + number % 20,
+        id=number + 1,
+        namespace="default",
+        pod_name=f"{app}-7d9c5bb4f8-{number:05d}",
+        labels=labels,
+        workloads=(WorkloadRef(app, "Deployment"),),
+    )

@@ -1,0 +1,126 @@
+"""Access-log messages as Deflector's Envoy sends them: what the flow pipeline is fed with. Pure; chance is an argument.
+
+Two entries per allowed exchange, one per denied one, interleaved as concurrent connections have it. The fields, and
+the size of an entry, are those of messages recorded from a real node.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
+from google.protobuf.wrappers_pb2 import StringValue
+
+BATCH = 100  # entries per message
+CLIENTS = tuple(f"10.244.0.{host}" for host in range(20, 120))
+SERVERS = tuple((f"10.244.1.{host}", f"shop-{host}.default.svc.cluster.local") for host in range(10, 18))
+SLOT = "ingress:4711:tcp:8080"
+PORT = 8080
+OPEN = 64  # exchanges between their two entries at any time
+METHODS = (1, 1, 1, 1, 3, 3, 4, 5)  # envoy.config.core.v3.RequestMethod: mostly GET, some POST, PUT, DELETE
+RESOURCES = ("orders", "carts", "users", "items", "reviews")
+AGENTS = (
+    "curl/7.88.1",
+    "Go-http-client/1.1",
+    "python-requests/2.31.0",
+    "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0",
+)
+CODES = (200, 200, 200, 200, 200, 200, 201, 204, 304, 404, 500)
+DENIALS = 0.1  # share of exchanges
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What both entries of an exchange say alike."""
+
+    client: tuple[str, int]
+    server: tuple[str, str]
+    method: int
+    path: str
+    agent: str
+
+
+def messages(chance: random.Random, count: int) -> list[bytes]:
+    """`count` serialized messages of BATCH entries each."""
+    entries = _entries(chance)
+    return [_message(next(entries) for _ in range(BATCH)) for _ in range(count)]
+
+
+def _message(entries: Iterator[HTTPAccessLogEntry]) -> bytes:
+    message = StreamAccessLogsMessage()
+    message.http_logs.log_entry.extend(entries)
+    wire: bytes = message.SerializeToString()
+    return wire
+
+
+def _entries(chance: random.Random) -> Iterator[HTTPAccessLogEntry]:
+    """Entries without end: an exchange begins, and one of those open ends."""
+    open_exchanges: list[Exchange] = []
+    while True:
+        exchange = _exchange(chance)
+        if chance.random() < DENIALS:
+            yield _ended(exchange, chance, denied=True)
+            continue
+        yield _begun(exchange)
+        open_exchanges.append(exchange)
+        if len(open_exchanges) > OPEN:
+            yield _ended(open_exchanges.pop(chance.randrange(OPEN)), chance, denied=False)
+
+
+def _exchange(chance: random.Random) -> Exchange:
+    resource = chance.choice(RESOURCES)
+    return Exchange(
+        client=(chance.choice(CLIENTS), chance.randrange(32768, 61000)),
+        server=chance.choice(SERVERS),
+        method=chance.choice(METHODS),
+        path=f"/api/v1/{resource}/{chance.randrange(5000)}?fields=name,price",
+        agent=chance.choice(AGENTS),
+    )
+
+
+def _begun(exchange: Exchange) -> HTTPAccessLogEntry:
+    entry = _common(exchange, AccessLogType.UpstreamPoolReady)
+    entry.common_properties.upstream_cluster = "original_destination"
+    return entry
+
+
+def _ended(exchange: Exchange, chance: random.Random, *, denied: bool) -> HTTPAccessLogEntry:
+    entry = _common(exchange, AccessLogType.DownstreamEnd)
+    common, response = entry.common_properties, entry.response
+    latency = chance.randrange(200_000, 30_000_000)
+    for offset in (common.time_to_first_downstream_tx_byte, common.time_to_last_downstream_tx_byte, common.duration):
+        offset.FromNanoseconds(latency)
+    response.response_code.value = 403 if denied else chance.choice(CODES)
+    details = "rbac_access_denied_matched_policy[deny]" if denied else "via_upstream"
+    response.response_code_details = details
+    response.response_headers_bytes, response.response_body_bytes = 180, 15 if denied else 830
+    if not denied:
+        common.upstream_cluster = "original_destination"
+    return entry
+
+
+def _common(exchange: Exchange, stage: AccessLogType) -> HTTPAccessLogEntry:
+    entry = HTTPAccessLogEntry(protocol_version=HTTPAccessLogEntry.HTTP11)
+    common, request = entry.common_properties, entry.request
+    common.access_log_type = stage
+    for address, (host, port) in (
+        (common.downstream_remote_address, exchange.client),
+        (common.downstream_direct_remote_address, exchange.client),
+        (common.downstream_local_address, (exchange.server[0], PORT)),
+        (common.upstream_remote_address, (exchange.server[0], PORT)),
+    ):
+        address.socket_address.address, address.socket_address.port_value = host, port
+    common.start_time.FromSeconds(1_700_000_000)
+    common.time_to_last_rx_byte.FromNanoseconds(41_000)
+    common.route_name = SLOT
+    common.filter_state_objects["deflector.slot"].Pack(StringValue(value=SLOT))
+    common.stream_id = "5f1d7c3e-8a3b-4c6d-9e2f-0a1b2c3d4e5f"
+    request.request_method = exchange.method
+    request.scheme, request.authority, request.path = "http", exchange.server[1], exchange.path
+    request.user_agent = exchange.agent
+    request.request_headers_bytes = 210
+    request.request_headers["user-agent"] = exchange.agent
+    return entry
