@@ -1,0 +1,24 @@
+"""HTTP codec options that hold on both sides of the proxy: nothing of a message's form is changed or limited.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions
+from envoy.extensions.http.header_formatters.preserve_case.v3.preserve_case_pb2 import PreserveCaseFormatterConfig
+
+from xds.resources import pack
+
+# Envoy's limits on heads (60 KiB, 100 headers) are not the servers': take the largest it offers.
+MAX_HEADERS_KB = 8192
+MAX_HEADERS = 10_000
+
+
+def keep_http1_form(options: Http1ProtocolOptions) -> None:
+    """Trailers pass; header names, and the reason phrase, stay as they came."""
+    options.enable_trailers = True
+    config = PreserveCaseFormatterConfig(forward_reason_phrase=True)
+    formatter = TypedExtensionConfig(name="preserve_case", typed_config=pack(config))
+    options.header_key_format.stateful_formatter.CopyFrom(formatter)

@@ -1,0 +1,32 @@
+"""How a denial looks from outside: what clients receive, and how an access log entry shows it.
+
+Constants only. flows/ recognises a denial by these (the agent passes them on: flows imports nothing of ours but
+policies).
+"""
+
+# Cilium's own body and status (facts: policy language 4.4): 15 bytes, text/plain.
+STATUS = 403
+BODY = "Access denied\r\n"
+
+# Names that the RBAC filter reports besides those of rules (xds.rbac_tree).
+DENY = "deny"  # no rule of the slot's rule set matched
+RETIRED = "retired"  # the slot's policy is gone
+UNDELIVERED = "undelivered"  # the listener has not been given its filter yet
+ALLOW_ALL = "allow"  # the rule set allows everything
+DRAINED = "drained"  # the slot's peers are now allowed without HTTP rules
+
+# response_code_details of a request that the filter refused; the name is one of the above.
+DETAILS_PREFIX = "rbac_access_denied_matched_policy["
+DETAILS_SUFFIX = "]"
+
+# Dynamic metadata of the same entry, for allowed requests too.
+METADATA_NAMESPACE = "envoy.filters.http.rbac"
+METADATA_POLICY = "enforced_effective_policy_id"
+METADATA_RESULT = "enforced_engine_result"
+
+# Where an entry names its slot: the route, or for requests refused before routing (malformed) this filter state.
+SLOT_FILTER_STATE = "deflector.slot"
+
+# The access logger's log_name, and the request headers that it carries.
+LOG_NAME = "deflector"
+LOGGED_HEADERS: tuple[str, ...] = ("traceparent", "user-agent", "x-request-id")

@@ -1,0 +1,143 @@
+"""The HTTP connection manager of a slot: a proxy that judges requests and otherwise leaves traffic as it is.
+
+Pure. Law: policy does not change traffic it allows. Hence no timeouts, no retries, no headers of Envoy's, header case
+and reason phrases kept, trailers and upgrades passed. What remains is listed in docs/xds.md.
+"""
+
+from __future__ import annotations
+
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ExtensionFilter
+from envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutation
+from envoy.config.core.v3 import base_pb2
+from envoy.config.core.v3.address_pb2 import CidrRange
+from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
+from envoy.extensions.access_loggers.filters.cel.v3.cel_pb2 import ExpressionFilter
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    LocalReplyConfig,
+    ResponseMapper,
+)
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.http.original_ip_detection.xff.v3.xff_pb2 import XffConfig
+
+from policies.ir import Slot
+from xds import denial
+from xds.access_log import access_log
+from xds.clusters import ORIGINAL_DESTINATION
+from xds.codec import MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
+from xds.filters import HTTP_FILTERS
+from xds.options import Options
+from xds.resources import pack
+
+STAT_PREFIX = "deflector"
+
+UPGRADES: tuple[str, ...] = ("websocket", "spdy/3.1")
+# Any other Upgrade would be answered 403; RFC 9110 7.8 lets a proxy ignore it, and the request goes on as HTTP/1.1.
+IGNORED_UPGRADES = r"(?i)(?:[^ws].*|w|w[^e].*|s|s[^p].*)"
+
+# No address has this prefix: nobody is a trusted hop, nobody is internal.
+_NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len={"value": 32})
+
+# Envoy adds x-forwarded-proto where it is missing, and only there. The client's own is copied here before Envoy looks,
+# and put back (or nothing is) when the request is forwarded.
+KEPT_PROTO = "x-deflector-forwarded-proto"
+_FORWARDED_PROTO = "x-forwarded-proto"
+
+_OVERWRITE = base_pb2.HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def connection_manager(slot: Slot, options: Options) -> HttpConnectionManager:
+    """The connection manager of one slot."""
+    manager = HttpConnectionManager(
+        stat_prefix=STAT_PREFIX,
+        codec_type=HttpConnectionManager.AUTO,
+        http_filters=[make(slot, options) for make in HTTP_FILTERS],
+        access_log=[access_log(options)],
+        local_reply_config=_local_replies(),
+    )
+    manager.route_config.name = slot.name
+    manager.route_config.virtual_hosts.append(_virtual_host(slot))
+    _keep_headers(manager)
+    _keep_protocol(manager)
+    _no_timeouts(manager)
+    _normalise_paths(manager)
+    return manager
+
+
+def _virtual_host(slot: Slot) -> VirtualHost:
+    """One route for everything. It bears the slot's name for the access log (xds.access_log)."""
+    route = Route(name=slot.name)
+    route.match.prefix = ""
+    route.route.cluster = ORIGINAL_DESTINATION
+    route.route.timeout.FromSeconds(0)
+    route.request_headers_to_remove.append(_FORWARDED_PROTO)
+    route.request_headers_to_add.append(_copy_header(KEPT_PROTO, _FORWARDED_PROTO))
+    host = VirtualHost(name=slot.name, domains=["*"], routes=[route])
+    host.request_headers_to_remove.append(KEPT_PROTO)  # the route's actions come before the virtual host's
+    return host
+
+
+def _copy_header(source: str, target: str) -> base_pb2.HeaderValueOption:
+    """Set the target to the source's value; an empty value adds nothing."""
+    header = base_pb2.HeaderValue(key=target, value=f"%REQ({source})%")
+    return base_pb2.HeaderValueOption(header=header, append_action=_OVERWRITE)
+
+
+def _keep_headers(manager: HttpConnectionManager) -> None:
+    """Neither x-request-id nor x-forwarded-for nor x-envoy-internal nor server, and the peer is the source.
+
+    Without the detection extension Envoy would believe x-forwarded-for and log it as the client's address.
+    """
+    manager.server_header_transformation = HttpConnectionManager.PASS_THROUGH
+    manager.generate_request_id.value = False
+    manager.preserve_external_request_id = True
+    manager.skip_xff_append = True
+    nobody = XffConfig(skip_xff_append={"value": True})
+    nobody.xff_trusted_cidrs.cidrs.append(_NOBODY)
+    manager.original_ip_detection_extensions.add(name="envoy.http.original_ip_detection.xff", typed_config=pack(nobody))
+    manager.internal_address_config.cidr_ranges.append(_NOBODY)
+    manager.forward_client_cert_details = HttpConnectionManager.ALWAYS_FORWARD_ONLY
+    keep = header_mutation_pb2.HeaderMutation(
+        mutations=[HeaderMutation(remove=KEPT_PROTO), HeaderMutation(append=_copy_header(_FORWARDED_PROTO, KEPT_PROTO))]
+    )
+    manager.early_header_mutation_extensions.add(
+        name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(keep)
+    )
+
+
+def _keep_protocol(manager: HttpConnectionManager) -> None:
+    http1 = manager.http_protocol_options
+    http1.accept_http_10 = True
+    keep_http1_form(http1)
+    http1.ignore_http_11_upgrade.add().safe_regex.regex = IGNORED_UPGRADES
+    manager.http2_protocol_options.allow_connect = True  # RFC 8441: WebSocket over HTTP/2
+    manager.upgrade_configs.extend(HttpConnectionManager.UpgradeConfig(upgrade_type=upgrade) for upgrade in UPGRADES)
+    manager.proxy_100_continue = True
+    manager.max_request_headers_kb.value = MAX_HEADERS_KB
+    manager.common_http_protocol_options.max_headers_count.value = MAX_HEADERS
+
+
+def _no_timeouts(manager: HttpConnectionManager) -> None:
+    """All of these have defaults that would end an idle connection or a slow stream; 0 is never."""
+    manager.stream_idle_timeout.FromSeconds(0)
+    manager.request_timeout.FromSeconds(0)
+    manager.request_headers_timeout.FromSeconds(0)
+    manager.common_http_protocol_options.idle_timeout.FromSeconds(0)
+
+
+def _normalise_paths(manager: HttpConnectionManager) -> None:
+    """As Cilium (facts: policy language 4.6), so that `/a/..//b` cannot pass for something else than `/b`."""
+    manager.normalize_path.value = True
+    manager.merge_slashes = True
+    manager.path_with_escaped_slashes_action = HttpConnectionManager.UNESCAPE_AND_REDIRECT
+
+
+def _local_replies() -> LocalReplyConfig:
+    """The body of a denial. Only of a denial: Envoy answers 403 for other reasons too."""
+    expression = f"response.code_details.startsWith('{denial.DETAILS_PREFIX}')"
+    denied = ExtensionFilter(
+        name="envoy.access_loggers.extension_filters.cel", typed_config=pack(ExpressionFilter(expression=expression))
+    )
+    mapper = ResponseMapper(filter=AccessLogFilter(extension_filter=denied))
+    mapper.body.inline_string = denial.BODY
+    return LocalReplyConfig(mappers=[mapper])
