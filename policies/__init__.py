@@ -1,1 +1,1 @@
-"""What should hold: Kubernetes objects -> checked rules -> identities -> NodePolicy (the IR). Pure, but for watch.py."""
+"""What should hold: Kubernetes objects -> checked rules -> identities -> NodePolicy (the IR). Pure but for watch.py."""

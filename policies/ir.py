@@ -157,7 +157,7 @@ class SlotState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A listener-to-be: the rule set that judges what arrives at its proxy port. The name is stable under rule edits."""
+    """A listener-to-be: the rule set that judges what arrives at its proxy port. Edits of rules keep the name."""
 
     name: str
     direction: Direction
@@ -170,7 +170,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """A pod on this node. `id` is the interface index of its host-side veth: unique on the node, kept across restarts."""
+    """A pod on this node. `id` is the interface index of its host-side veth: unique on the node, outlives the agent."""
 
     id: int
     group: int
@@ -201,7 +201,7 @@ class ServiceAddress:
 
 @dataclass(frozen=True, slots=True)
 class NodePolicy:
-    """All that this node enforces. `revision` counts accepted policy states and takes no part in equality of content."""
+    """All that this node enforces. `revision` counts accepted policy states."""
 
     revision: int
     policies: tuple[EndpointPolicy, ...] = ()
@@ -266,6 +266,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Protocol):
         return value.name
+    if isinstance(value, StrEnum):
+        return value.value  # yaml.safe_dump takes no subclasses of str
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if hasattr(value, "__dataclass_fields__"):

@@ -1,0 +1,98 @@
+"""Which pods are in the world and which identity each has, followed from one view to the next. Pure.
+
+Only pods whose object, or whose namespace's labels, changed are looked at again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from policies.errors import PolicyError, Reason
+from policies.identity import IdentitiesExhausted, IdentityAllocator
+from policies.labels import identity_labels
+from policies.objects import Namespace, Pod, PodKey
+from policies.selectors import SelectorCache
+from policies.types import IDENTITY_UNMANAGED
+from policies.world import World
+
+Labels = tuple[str, ...]
+
+
+class Census:
+    """Pod -> identity for every pod that is not over and not on the host's network."""
+
+    def __init__(self, identities: IdentityAllocator, selectors: SelectorCache, cluster: str) -> None:
+        self.identity: dict[PodKey, int] = {}
+        self.errors: list[PolicyError] = []
+        self._identities = identities
+        self._selectors = selectors
+        self._cluster = cluster
+        self._pods: Mapping[PodKey, Pod] = {}
+        self._namespaces: Mapping[str, Namespace] = {}
+        self._labels: dict[PodKey, Labels] = {}
+        self._users: Counter[Labels] = Counter()
+        self._is_first = True
+
+    def take(self, world: World) -> bool:
+        """Follow the world; whether any pod, identity or namespace changed."""
+        if world.pods is self._pods and world.namespaces is self._namespaces and not self._is_first:
+            return False
+        touched = self._touched(world)
+        before = {labels for key in touched if (labels := self._labels.get(key)) is not None}
+        after = {key: labels for key in touched if (labels := self._labels_of(world, key)) is not None}
+        for key in touched:
+            self._users[self._labels.pop(key, ())] -= 1
+            self.identity.pop(key, None)
+        self._labels |= after
+        self._users.update(after.values())
+        self._enter(after)
+        self._leave(before - set(after.values()))
+        self._pods, self._namespaces = world.pods, world.namespaces
+        return True
+
+    def _touched(self, world: World) -> list[PodKey]:
+        """Pods to look at again, sorted, so that equal worlds give equal numbers."""
+        names = self._namespaces.keys() | world.namespaces.keys()
+        moved = {name for name in names if self._namespaces.get(name) is not world.namespaces.get(name)}
+        keys = self._pods.keys() | world.pods.keys()
+        return sorted(k for k in keys if self._pods.get(k) is not world.pods.get(k) or k.namespace in moved)
+
+    def _labels_of(self, world: World, key: PodKey) -> Labels | None:
+        pod = world.pods.get(key)
+        if pod is None or pod.is_over or pod.host_network:
+            return None
+        namespace = world.namespaces.get(key.namespace)
+        return identity_labels(
+            pod.labels,
+            namespace=key.namespace,
+            namespace_labels=namespace.labels if namespace is not None else {},
+            service_account=pod.service_account,
+            cluster=self._cluster,
+        )
+
+    def _enter(self, pods: Mapping[PodKey, Labels]) -> None:
+        self.errors = [error for error in self.errors if PodKey(error.namespace, error.name) not in pods]
+        numbers: dict[Labels, int] = {}
+        for labels in sorted(set(pods.values())):
+            try:
+                numbers[labels] = self._identities.allocate(labels)
+                self._selectors.add(numbers[labels], labels)
+            except IdentitiesExhausted:
+                numbers[labels] = IDENTITY_UNMANAGED
+        for key, labels in pods.items():
+            self.identity[key] = numbers[labels]
+            if numbers[labels] == IDENTITY_UNMANAGED:
+                message = "its addresses are unmanaged until another label set is gone"
+                self.errors.append(PolicyError("Pod", *key, "metadata.labels", Reason.NO_IDENTITY, message))
+
+    def _leave(self, candidates: set[Labels]) -> None:
+        gone = {labels for labels in candidates if self._users[labels] <= 0}
+        self._users = +self._users
+        numbers = {number for labels in gone if (number := self._identities.number(labels)) is not None}
+        if self._is_first:  # what an earlier agent knew and this world does not
+            numbers |= {n for n, labels in self._identities.in_use().items() if labels not in self._users}
+            self._is_first = False
+        for number in sorted(numbers):
+            self._identities.release(number)
+            self._selectors.remove(number)

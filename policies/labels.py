@@ -1,0 +1,72 @@
+"""Labels: where they come from, how their keys are written, which of them make an identity. Pure.
+
+A label is written `source:key=value`. A selector's key without a source is `any:key` (facts: Cilium pkg/labels).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+K8S: Final = "k8s"
+RESERVED: Final = "reserved"
+ANY: Final = "any"
+
+NAMESPACE_KEY: Final = "io.kubernetes.pod.namespace"
+NAMESPACE_LABELS_PREFIX: Final = "io.cilium.k8s.namespace.labels."
+CLUSTER_KEY: Final = "io.cilium.k8s.policy.cluster"
+SERVICE_ACCOUNT_KEY: Final = "io.cilium.k8s.policy.serviceaccount"
+
+# Keys of pods that make no identity: replicas must share one (Cilium pkg/labelsfilter, default prefixes).
+_IRRELEVANT: Final = re.compile(
+    r"io\.kubernetes|kubernetes\.io|.*beta\.kubernetes\.io|k8s\.io"
+    r"|statefulset\.kubernetes\.io/pod-name|apps\.kubernetes\.io/pod-index"
+    r"|batch\.kubernetes\.io/job-completion-index|batch\.kubernetes\.io/controller-uid|controller-uid"
+    r"|pod-template-generation|pod-template-hash|controller-revision-hash|annotation|etcd_node"
+)
+# Nobody can give a pod another namespace, cluster or service account by labelling it.
+_OURS: Final = "io.cilium.k8s."
+
+
+class Label(NamedTuple):
+    """One label, taken apart."""
+
+    source: str
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.key}={self.value}" if self.value else f"{self.source}:{self.key}"
+
+
+def parse_label(text: str) -> Label:
+    """Take `source:key=value` apart; a missing source is "any", a missing value ""."""
+    name, _, value = text.partition("=")
+    source, colon, key = name.partition(":")
+    return Label(source, key, value) if colon else Label(ANY, name, value)
+
+
+def canonical_key(text: str) -> str:
+    """`app` -> `any:app`; `k8s:app` stays. The first colon ends the source."""
+    return text if ":" in text else f"{ANY}:{text}"
+
+
+def is_identity_relevant(key: str) -> bool:
+    """Whether a pod's label of this key is part of its identity."""
+    return not key.startswith(_OURS) and _IRRELEVANT.match(key) is None
+
+
+def identity_labels(
+    pod_labels: Mapping[str, str],
+    *,
+    namespace: str,
+    namespace_labels: Mapping[str, str],
+    service_account: str = "default",
+    cluster: str = "default",
+) -> tuple[str, ...]:
+    """The labels that make the identity of a pod, written and sorted."""
+    labels = {key: value for key, value in pod_labels.items() if is_identity_relevant(key)}
+    labels |= {f"{NAMESPACE_LABELS_PREFIX}{key}": value for key, value in namespace_labels.items()}
+    labels |= {NAMESPACE_KEY: namespace, CLUSTER_KEY: cluster, SERVICE_ACCOUNT_KEY: service_account or "default"}
+    return tuple(sorted(str(Label(K8S, key, value)) for key, value in labels.items()))

@@ -1,0 +1,248 @@
+"""All objects that are in force, by the file (or watch) that they come from. Pure; one writer.
+
+Laws: a file with a syntax error keeps all its last good objects. A bad object keeps its own last good version; one that
+was never good leaves behind whom it selects, to be denied (policies.crd.fallback). An object in two files is an error
+that names both; the one that came first stays in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from policies.crd import KIND, CiliumNetworkPolicy
+from policies.errors import PolicyError, PolicyErrors, Reason, in_order
+from policies.manifests import Chunk, Document, FileEvent, locate, read_chunk, split
+from policies.objects import Object, ObjectKey, PodKey, identify, key_of, parse_object
+from policies.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`changed`: the world is another one now. `errors`: all that is wrong with this source, sorted."""
+
+    changed: bool
+    errors: tuple[PolicyError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One document as read: a good object, or a stand-in and errors. Lines count from the start of its chunk."""
+
+    key: ObjectKey | None
+    line: int
+    good: Object | None = None
+    stand_in: CiliumNetworkPolicy | None = None
+    errors: tuple[PolicyError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    obj: Object
+    line: int
+
+
+@dataclass(slots=True)
+class _Source:
+    text: str | None = None
+    objects: dict[ObjectKey, _Held] = field(default_factory=dict)
+    errors: tuple[PolicyError, ...] = ()
+    readings: dict[str, tuple[_Reading, ...]] = field(default_factory=dict)  # by the text of the chunk
+    innocent: frozenset[str] = frozenset()  # chunks that are bad, but were so when nothing was missing
+
+
+class Repository:
+    """The store. Every method answers what changed; `world` and `problems` are the state."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, _Source] = {}
+        self._claims: dict[ObjectKey, list[str]] = {}  # sources in the order of their coming: the first is in force
+        self._contested: set[ObjectKey] = set()
+        self._kinds: dict[str, dict[ObjectKey, Object]] = {}
+        self._views: dict[str, Mapping[Any, Any]] = {}
+
+    def replace(self, source: str, text: str) -> Change:
+        """The source has this text now."""
+        known = self._sources.setdefault(source, _Source())
+        if text == known.text:
+            return Change(False, self._errors_of(source))
+        known.text = text
+        try:
+            chunks = [(chunk, self._read(known, chunk, source)) for chunk in split(text)]
+        except PolicyErrors as failure:
+            known.errors = failure.errors
+            return Change(False, self._errors_of(source))
+        known.readings = {chunk.text: readings for chunk, readings in chunks}
+        merged = _Merge(source, known)
+        for chunk, readings in chunks:
+            for reading in readings:
+                merged.take(reading, chunk)
+        objects = merged.objects()
+        known.errors, known.innocent = in_order(merged.errors), merged.innocent()
+        return Change(self._hold(source, objects), self._errors_of(source))
+
+    def refuse(self, source: str, message: str) -> Change:
+        """The source cannot be read: everything stays as it was, and that is a problem."""
+        known = self._sources.setdefault(source, _Source())
+        known.text = None
+        known.errors = (PolicyError("", "", "", "", Reason.UNREADABLE, message, source),)
+        return Change(False, self._errors_of(source))
+
+    def remove(self, source: str) -> Change:
+        """The source is gone, and its objects with it."""
+        changed = self._hold(source, {}) if source in self._sources else False
+        self._sources.pop(source, None)
+        return Change(changed)
+
+    def apply(self, event: FileEvent) -> Change:
+        """What became of a file."""
+        if event.error:
+            return self.refuse(event.path, event.error)
+        return self.remove(event.path) if event.text is None else self.replace(event.path, event.text)
+
+    def world(self) -> World:
+        """The immutable view. Unchanged kinds are the same mappings as before."""
+        return World(
+            namespaces=self._view("Namespace"),
+            pods=self._view("Pod"),
+            services=self._view("Service"),
+            slices=self._view("EndpointSlice"),
+            policies=self._view(KIND),
+        )
+
+    @property
+    def problems(self) -> tuple[PolicyError, ...]:
+        """Everything that is wrong now, by file and line."""
+        return in_order(error for source in self._sources for error in self._errors_of(source))
+
+    def _view(self, kind: str) -> Mapping[Any, Any]:
+        if kind not in self._views:
+            objects = sorted(self._kinds.get(kind, {}).items())
+            named = {
+                (key.name if kind == "Namespace" else PodKey(key.namespace, key.name)): obj for key, obj in objects
+            }
+            self._views[kind] = MappingProxyType(named)
+        return self._views[kind]
+
+    def _read(self, known: _Source, chunk: Chunk, source: str) -> tuple[_Reading, ...]:
+        """The documents of a chunk; an unchanged chunk is not read again."""
+        cached = known.readings.get(chunk.text)
+        if cached is not None:
+            return cached
+        return tuple(_read_document(document, chunk) for document in read_chunk(chunk, source))
+
+    def _hold(self, source: str, objects: dict[ObjectKey, _Held]) -> bool:
+        """Make these the objects of the source; whether that changes what is in force."""
+        before = self._sources[source].objects
+        self._sources[source].objects = objects
+        changed = False
+        for key in before.keys() | objects.keys():
+            claims = self._claims.setdefault(key, [])
+            if key in objects and source not in claims:
+                claims.append(source)
+            elif key not in objects:
+                claims.remove(source)
+            changed |= self._enforce(key, claims)
+        return changed
+
+    def _enforce(self, key: ObjectKey, claims: list[str]) -> bool:
+        """Put the first claim in force; whether that is another object than before."""
+        if len(claims) > 1:
+            self._contested.add(key)
+        else:
+            self._contested.discard(key)
+        if not claims:
+            del self._claims[key]
+        kind = self._kinds.setdefault(key.kind, {})
+        old = kind.get(key)
+        new = self._sources[claims[0]].objects[key].obj if claims else None
+        if new is old or new == old:
+            return False
+        if new is None:
+            del kind[key]
+        else:
+            kind[key] = new
+        self._views.pop(key.kind, None)
+        return True
+
+    def _errors_of(self, source: str) -> tuple[PolicyError, ...]:
+        known = self._sources[source]
+        lost = [key for key in self._contested if key in known.objects and self._claims[key][0] != source]
+        conflicts = [_conflict(key, (source, known.objects[key].line), self._place(key)) for key in lost]
+        return in_order([*known.errors, *conflicts])
+
+    def _place(self, key: ObjectKey) -> tuple[str, int]:
+        holder = self._claims[key][0]
+        return holder, self._sources[holder].objects[key].line
+
+
+def _read_document(document: Document, chunk: Chunk) -> _Reading:
+    key = identify(document.raw)
+    try:
+        good = parse_object(document.raw)
+    except PolicyErrors as failure:
+        stand_in = failure.fallback if isinstance(failure.fallback, CiliumNetworkPolicy) else None
+        errors = (error.at("", _line(chunk, document, error)) for error in failure.errors)
+        return _Reading(key, document.line, stand_in=stand_in, errors=tuple(errors))
+    return _Reading(key_of(good), document.line, good=good)
+
+
+def _line(chunk: Chunk, document: Document, error: PolicyError) -> int:
+    path = f"{document.prefix}.{error.path}" if document.prefix else error.path
+    return locate(chunk.text, path) or document.line
+
+
+class _Merge:
+    """What a file stands for now: its documents as read, against the objects that it stood for before."""
+
+    def __init__(self, source: str, known: _Source) -> None:
+        self.errors: list[PolicyError] = []
+        self._source = source
+        self._before = known.objects
+        self._innocent = known.innocent
+        self._after: dict[ObjectKey, _Held] = {}
+        self._suspects: set[str] = set()
+
+    def take(self, reading: _Reading, chunk: Chunk) -> None:
+        start = chunk.line - 1
+        self.errors += [error.at(self._source, start + error.line) for error in reading.errors]
+        old = self._before.get(reading.key) if reading.key is not None else None
+        obj = reading.good
+        if obj is None:  # its own last good version, or what must hold without one
+            if old is None:
+                self._suspects.add(chunk.text)
+            obj = old.obj if old is not None and _is_good(old.obj) else reading.stand_in
+        if obj is None or reading.key is None:
+            return
+        line = start + reading.line
+        if reading.key in self._after:
+            there = (self._source, self._after[reading.key].line)
+            self.errors.append(_conflict(reading.key, (self._source, line), there))
+            return
+        is_same = old is not None and (old.obj is obj or old.obj == obj)
+        self._after[reading.key] = _Held(old.obj if old is not None and is_same else obj, line)
+
+    def objects(self) -> dict[ObjectKey, _Held]:
+        """A bad document that is no known object may be the bad version of one that is missing now (a misspelt kind or
+        name): taking the missing one out of force would open what it closes. So it stays until the file is clear."""
+        if self._suspects - self._innocent:
+            return {**self._missing(), **self._after}
+        return self._after
+
+    def innocent(self) -> frozenset[str]:
+        """Bad chunks that are no bad version of something missing: nothing is, or they were there before."""
+        return frozenset(self._suspects & self._innocent if self._missing() else self._suspects)
+
+    def _missing(self) -> dict[ObjectKey, _Held]:
+        return {key: held for key, held in self._before.items() if key not in self._after}
+
+
+def _is_good(obj: Object) -> bool:
+    return not isinstance(obj, CiliumNetworkPolicy) or obj.valid
+
+
+def _conflict(key: ObjectKey, here: tuple[str, int], there: tuple[str, int]) -> PolicyError:
+    message = f"also in {there[0]}:{there[1]}, which stays in force: remove one of them"
+    return PolicyError(key.kind, key.namespace, key.name, "", Reason.DUPLICATE, message, *here)
