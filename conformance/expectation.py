@@ -158,7 +158,7 @@ def _drop(probe: Probe, parties: Parties) -> Pattern:
         "direction": probe.at[-1].upper(),
         "source": parties.source,
         "l4": L4_NAME[kind],
-        "summary": "~TCP Flags: .*" if probe.on else L4_SUMMARY[kind],
+        "summary": "~TCP Flags: .*" if probe.over else L4_SUMMARY[kind],
     }
     if parties.destination and probe.at[-1] == INGRESS:
         pattern["destination"] = parties.destination

@@ -50,8 +50,11 @@ class Fields:
 
     @classmethod
     def of(cls, value: Any, path: str) -> Fields:
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        if not isinstance(value, dict):
             raise SuiteError(path, f"must be a mapping, is {_kind(value)}")
+        for key in value:
+            if not isinstance(key, str):
+                raise SuiteError(path, f"has the key {key!r}, which is {_kind(key)}: quote it")
         return cls(value, path)
 
     def take(self, name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
@@ -136,7 +139,7 @@ def _check_names(steps: tuple[Step, ...], path: str) -> None:
             case Close() | Settle():
                 used = {step.name}
             case Ask():
-                used = {probe.on for probe in step.probes if probe.on}
+                used = {probe.over for probe in step.probes if probe.over}
         if used - open_names:
             raise SuiteError(f"{path}.steps[{n}]", f"nothing named {sorted(used - open_names)[0]!r} is open here")
 
@@ -248,7 +251,7 @@ def _probe(fields: Fields) -> Probe:
         at=fields.names("at", [INGRESS]),
         judged=fields.take("judged", str, ""),
         body_has=fields.take("body_has", str, ""),
-        on=fields.take("on", str, ""),
+        over=fields.take("over", str, ""),
         flows=tuple(_flow(flow, f"{fields.path}.flows[{n}]") for n, flow in enumerate(fields.take("flows", list, []))),
     )
     if not probe.at or any(direction not in (INGRESS, EGRESS) for direction in probe.at):

