@@ -1,0 +1,196 @@
+"""The data path as the agent sees it: load or adopt, apply entries, attach pods, read events, clean up.
+
+A dull shell over loader, host, attach, maps and ringbuf. Every call is synchronous; all but open() and cleanup() take
+milliseconds at most. The network namespace is that of the calling thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys as python
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bpf import attach as hooks
+from bpf import host, loader, sys
+from bpf.attach import Hook
+from bpf.layout import PROGRAMS, RING_BYTES, Counter
+from bpf.links import link_by_name
+from bpf.loader import Loaded, LoadError, Options
+from bpf.maps import Maps, MapsError, Metric
+from bpf.redirects import Desired, Ops, diff
+from bpf.ringbuf import Ring
+
+LOAD_SECONDS = 120.0  # compiling takes 2 s on an idle core
+HOOKS = ((Hook.INGRESS, "from_pod"), (Hook.EGRESS, "to_pod"))
+
+
+class DatapathError(Exception):
+    """The data path cannot do what was asked; the message is one line that says what and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramCost:
+    """Run-time statistics of one program since it was loaded (counted while statistics are on)."""
+
+    name: str
+    run_time_ns: int
+    run_count: int
+
+
+class Datapath:
+    """One node's data path. open() first; close() leaves everything in force, cleanup() removes it."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self._maps: Maps | None = None
+        self._ring: Ring | None = None
+        self._programs: dict[str, int] = {}
+        self._realized: Desired | None = None
+
+    # --- life ---
+
+    def open(self) -> Loaded:
+        """Load what is missing, adopt what is there, set up the host. DatapathError when it cannot be."""
+        try:
+            loaded = self._load()
+            self._maps = Maps(self.options.pins)
+            self._programs = {name: sys.object_get(self.options.pins / name) for name in PROGRAMS}
+            self._ring = Ring(self._maps.fd("events"), RING_BYTES)
+            record = host.Record.read(self.options.record)
+            helper = host.setup(record, self.options.device)
+            self._maps.set_helper(helper)
+            self._attach(helper, Hook.INGRESS, "to_proxy")
+            self._realized = self._maps.realized()
+        except (LoadError, host.HostError, OSError) as error:
+            self.close()
+            raise DatapathError(f"data path: {error}") from error
+        return loaded
+
+    def _load(self) -> Loaded:
+        """In a process of its own: bcc must not stay in the agent's memory."""
+        if loader.is_current(self.options):
+            return Loaded("adopted", 0, "")
+        paths = {
+            "--bpffs": self.options.bpffs,
+            "--run-dir": self.options.run_dir,
+            "--cache-dir": self.options.cache_dir,
+        }
+        command = [python.executable, "-m", "bpf.loader", *(str(word) for pair in paths.items() for word in pair)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise LoadError(f"loading took longer than {LOAD_SECONDS:g} s") from None
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            raise LoadError(lines[-1].removeprefix("bpf load: ") if lines else "the loader died")
+        return Loaded(**json.loads(done.stdout))
+
+    def close(self) -> None:
+        """Close descriptors. The kernel goes on enforcing what it has."""
+        if self._ring is not None:
+            self._ring.close()
+        if self._maps is not None:
+            self._maps.close()
+        for fd in self._programs.values():
+            os.close(fd)
+        self._ring, self._maps, self._programs, self._realized = None, None, {}, None
+
+    # --- policy ---
+
+    @property
+    def maps(self) -> Maps:
+        if self._maps is None:
+            raise DatapathError("data path: not open")
+        return self._maps
+
+    @property
+    def events(self) -> Ring:
+        """For add_reader and read()."""
+        if self._ring is None:
+            raise DatapathError("data path: not open")
+        return self._ring
+
+    @property
+    def realized(self) -> Desired:
+        """What the kernel holds, as far as we know; read from it when we do not."""
+        if self._realized is None:
+            self._realized = self.maps.realized()
+        return self._realized
+
+    def apply(self, wanted: Desired) -> Ops:
+        """Make it so; returns what changed. DatapathError if a map refuses: the next call starts from what is there."""
+        ops = diff(wanted, self.realized)
+        self._realized = None
+        try:
+            self.maps.apply(ops)
+        except MapsError as error:
+            raise DatapathError(f"data path: {error}") from error
+        self._realized = wanted
+        return ops
+
+    def set_proxy_ports(self, ports: Iterable[int]) -> None:
+        """Refuse connections that go straight to these ports."""
+        try:
+            host.set_proxy_ports(ports)
+        except host.HostError as error:
+            raise DatapathError(f"data path: {error}") from error
+
+    # --- pods ---
+
+    def attach(self, ifindex: int) -> None:
+        """Put the programs on a pod's veth. Write its endpoint entry first: without one nothing passes."""
+        for hook, name in HOOKS:
+            self._attach(ifindex, hook, name)
+
+    def _attach(self, ifindex: int, hook: Hook, name: str) -> None:
+        wanted = sys.program_info(self._programs[name]).id
+        if not any(f.is_ours and f.program == wanted for f in hooks.filters(ifindex, hook)):
+            hooks.attach(ifindex, hook, self._programs[name], name)
+
+    def detach(self, ifindex: int) -> None:
+        """Take the programs off; a device that is gone is no error."""
+        hooks.detach(ifindex)
+
+    def attached(self) -> list[int]:
+        """Interfaces with a program of ours, without the helper."""
+        helper = link_by_name(self.options.device)
+        return [index for index in hooks.attached() if helper is None or index != helper.index]
+
+    # --- what it counts ---
+
+    def metrics(self) -> list[Metric]:
+        return self.maps.metrics()
+
+    def counters(self) -> dict[Counter, int]:
+        return self.maps.counters()
+
+    def program_costs(self) -> list[ProgramCost]:
+        """Take the difference of two calls, with sys.enable_stats() held open in between."""
+        infos = {name: sys.program_info(fd) for name, fd in self._programs.items()}
+        return [ProgramCost(name, info.run_time_ns, info.run_count) for name, info in infos.items()]
+
+    # --- the end ---
+
+    def cleanup(self) -> None:
+        """Remove every device, rule, route, table, filter, program and map of ours. Idempotent; needs no open()."""
+        self.close()
+        cleanup(self.options)
+
+
+def cleanup(options: Options) -> None:
+    """Leave nothing behind, also of an agent that was killed. DatapathError when something cannot be removed."""
+    try:
+        for ifindex in hooks.attached():
+            hooks.detach(ifindex)
+        record = host.Record.read(options.record)
+        host.teardown(record, options.device)
+        record.save()
+        loader.unpin(options)
+        loader.unmount_bpffs(options)
+        options.record.unlink(missing_ok=True)
+        (options.run_dir / "bpf.lock").unlink(missing_ok=True)
+    except (host.HostError, OSError) as error:
+        raise DatapathError(f"cleaning up the data path: {error}") from error

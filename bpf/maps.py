@@ -1,0 +1,108 @@
+"""The pinned maps of a running data path: entries to read and write, counters to read. Touches the kernel."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpf import sys
+from bpf.layout import (
+    MAPS,
+    METRIC,
+    METRIC_DIRECTIONS,
+    METRIC_REASONS,
+    Counter,
+    Dir,
+    MapSpec,
+    settings_value,
+)
+from bpf.redirects import Desired, Ops
+
+SPECS = {spec.name: spec for spec in MAPS}
+ZERO = struct.pack("=I", 0)
+
+
+class MapsError(Exception):
+    """A map cannot be written; the message is one line that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Packets that passed (reason 0) or were dropped for a reason, at the hook of this direction (0: at the helper)."""
+
+    reason: int  # layout.Reason
+    direction: int  # layout.Dir
+    packets: int
+    bytes: int
+
+
+class Maps:
+    """Open descriptors of the maps pinned in a folder. FileNotFoundError when they are not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._fds: dict[str, int] = {}
+        try:
+            for spec in MAPS:
+                self._fds[spec.name] = sys.object_get(folder / spec.name)
+        except OSError:
+            self.close()
+            raise
+
+    def fd(self, name: str) -> int:
+        return self._fds[name]
+
+    def close(self) -> None:
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def realized(self) -> Desired:
+        """What the kernel holds now."""
+        return Desired(*(dict(self.entries(name)) for name in ("endpoints", "ipcache", "policy", "services")))
+
+    def entries(self, name: str) -> list[tuple[bytes, bytes]]:
+        return list(sys.map_entries(self._fds[name], SPECS[name]))
+
+    def apply(self, ops: Ops) -> None:
+        """Take the steps in order. MapsError at the first that fails: every lookup then still gives what the old or
+        the new policy says (see redirects), but what is realised must be read again."""
+        for step in ops.steps:
+            try:
+                sys.map_update_all(self._fds[step.map], step.writes)
+                sys.map_delete_all(self._fds[step.map], step.deletes)
+            except OSError as error:
+                raise MapsError(_explain(SPECS[step.map], len(step.writes), error)) from error
+
+    def set_helper(self, ifindex: int) -> None:
+        sys.map_update(self._fds["settings"], ZERO, settings_value(ifindex))
+
+    def _per_cpu(self, name: str, index: int) -> list[bytes]:
+        size = (SPECS[name].value_size + 7) & ~7
+        raw = sys.map_lookup(self._fds[name], struct.pack("=I", index), size * sys.possible_cpus()) or b""
+        return [raw[at : at + size] for at in range(0, len(raw), size)]
+
+    def metrics(self) -> list[Metric]:
+        """Every count that is not zero, in order of reason and direction."""
+        found = []
+        for index in range(METRIC_REASONS * METRIC_DIRECTIONS):
+            values = [struct.unpack(METRIC.format, raw) for raw in self._per_cpu("metrics", index)]
+            packets, octets = sum(p for p, _ in values), sum(b for _, b in values)
+            if packets:
+                reason, direction = divmod(index, METRIC_DIRECTIONS)
+                found.append(Metric(reason, Dir(direction), packets, octets))
+        return found
+
+    def counters(self) -> dict[Counter, int]:
+        """Events that were not told, by cause."""
+        return {
+            counter: sum(struct.unpack("=Q", raw)[0] for raw in self._per_cpu("counters", counter))
+            for counter in Counter
+        }
+
+
+def _explain(spec: MapSpec, writing: int, error: OSError) -> str:
+    if error.errno in (7, 12, 28):  # E2BIG, ENOMEM, ENOSPC: three ways of the kernel to say that a map is full
+        return f"map {spec.name} is full ({spec.max_entries} entries, {writing} to write): select fewer peers or ports"
+    return f"map {spec.name}: {error.strerror}"

@@ -1,0 +1,46 @@
+/* Pods: which one a veth belongs to, which addresses it may send from, and the identities of everybody else. */
+#ifndef DEFLECTOR_ENDPOINT_H
+#define DEFLECTOR_ENDPOINT_H
+
+#include "maps.h"
+#include "parse.h"
+
+/* NULL: the agent has not described this endpoint (yet), and nothing passes. */
+static __always_inline const struct endpoint *find_endpoint(struct __sk_buff *skb)
+{
+	struct endpoint_key key = { .ifindex = skb->ifindex };
+
+	return bpf_map_lookup_elem_((uintptr_t)MAP(ENDPOINTS), &key);
+}
+
+/* A pod sends from its own addresses. From a link-local address it reaches its gateway and groups on the link only. */
+static __always_inline bool is_own_source(const struct endpoint *ep, const struct packet *p)
+{
+	const struct tuple *t = &p->outer;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < ENDPOINT_ADDRESSES; i++)
+		if (ep->family[i] == t->family && same_address(&ep->address[i], &t->source))
+			return true;
+	if (t->family != 6)
+		return false;
+	if (is_link_local(&t->source))
+		return is_link_local(&t->destination) || is_multicast6(&t->destination);
+	return false;
+}
+
+/* An address that no entry covers is the world's. */
+static __always_inline u32 identity_of(const struct address *address, u8 family)
+{
+	struct ipcache_key key = {};
+	struct ipcache_value *found;
+
+	key.prefixlen = IPCACHE_FIXED_BITS + (family == 4 ? 32 : 128);
+	key.family = family;
+	key.address = *address;
+	found = bpf_map_lookup_elem_((uintptr_t)MAP(IPCACHE), &key);
+	return found ? found->identity : IDENTITY_WORLD;
+}
+
+#endif

@@ -1,0 +1,226 @@
+/* One packet of one endpoint: reply or new, whose, and what the policy says. Used by both hooks of a veth.
+ *
+ * `hook` is a constant in each caller: DIRECTION_EGRESS where the pod sends, DIRECTION_INGRESS where it receives.
+ */
+#ifndef DEFLECTOR_JUDGE_H
+#define DEFLECTOR_JUDGE_H
+
+#include "ct.h"
+#include "endpoint.h"
+#include "events.h"
+#include "maps.h"
+#include "parse.h"
+#include "policy.h"
+#include "proxy.h"
+
+/* What becomes of a packet. A drop has a reason in the story. */
+#define FATE_PASS 0
+#define FATE_PROXY 1
+#define FATE_DROP 2
+
+static __always_inline int drop(struct story *s, u8 reason)
+{
+	s->reason = reason;
+	s->tell_trace = 0;
+	return FATE_DROP;
+}
+
+static __always_inline int to_proxy_fate(struct story *s, u16 port)
+{
+	s->observed = OBSERVED_TO_PROXY;
+	s->proxy_port = port;
+	return FATE_PROXY;
+}
+
+static __always_inline void reply_story(struct story *s, u8 direction)
+{
+	s->direction = direction;
+	s->reply = REPLY_YES;
+	s->trace_reason = TRACE_REPLY;
+}
+
+/* A reply on a known connection passes; if the connection is the proxy's, to the proxy. */
+static __always_inline int judge_reply(struct __sk_buff *skb, const struct packet *p, struct story *s,
+				       struct ct_value *ct, u64 now)
+{
+	reply_story(s, ct->direction);
+	s->tell_trace = ct_note(ct, p, true, now);
+	if (s->hook == DIRECTION_EGRESS && ct->flags & CT_FROM_PROXY)
+		return to_proxy_fate(s, 0); /* the pod answers the upstream socket of an ingress slot */
+	if (s->hook == DIRECTION_INGRESS && ct->flags & CT_PROXIED) {
+		/* The proxy's own answers carry a mark and do not come here. What does is from the real destination to
+		 * an upstream socket that happens to have the pod's port, or stray. */
+		if (has_own_socket(skb, p))
+			return to_proxy_fate(s, 0);
+		return drop(s, REASON_SOCKET_LOOKUP_FAILED);
+	}
+	return FATE_PASS;
+}
+
+/* An ICMP error about a known flow passes (RFC 5508 REQ-4: it must, or path MTU discovery fails); about a flow of the
+ * proxy's, to the host's stack, which finds the socket by the packet inside. Returns -1 if the flow is not known. */
+static __always_inline int judge_related(struct __sk_buff *skb, const struct packet *p, struct story *s,
+					 struct ct_value *ct)
+{
+	s->trace_reason = TRACE_RELATED;
+	s->reply = REPLY_NO;
+	if (ct) {
+		s->direction = ct->direction;
+		s->tell_trace = 1;
+		if (s->hook == DIRECTION_EGRESS && ct->flags & CT_FROM_PROXY)
+			return to_proxy_fate(s, 0);
+		return FATE_PASS;
+	}
+	if (has_own_socket(skb, p))
+		return to_proxy_fate(s, 0);
+	return -1;
+}
+
+/* Ask the policy. Fills the story's identity and verdict. */
+static __always_inline int ask_policy(const struct packet *p, struct story *s, const struct endpoint *ep,
+				      struct decision *d)
+{
+	u8 bit = s->hook == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS;
+	__be16 port = p->outer.destination_port;
+	u8 family = p->outer.family;
+	int reason;
+
+	d->verdict = VERDICT_ALLOW;
+	d->reason = 0;
+	d->match_type = MATCH_NONE;
+	d->proxy_port = 0;
+	if (!(ep->enforced & bit))
+		return 0;
+	if (s->hook == DIRECTION_EGRESS && has_ports(p->outer.protocol)) {
+		reason = translate_service(&p->outer, &s->remote, &port);
+		if (reason)
+			return reason;
+	}
+	if (!s->remote)
+		s->remote = identity_of(s->hook == DIRECTION_EGRESS ? &p->outer.destination : &p->outer.source, family);
+	if (is_icmp(p->outer.protocol))
+		port = bpf_htons(p->icmp_type);
+	else if (!has_ports(p->outer.protocol))
+		port = 0;
+	decide(d, ep->group, s->remote, s->hook, p->outer.protocol, port);
+	return d->verdict == VERDICT_DENY ? d->reason : 0;
+}
+
+/* A packet of the side that opens (or opened) the connection: the policy is asked for each of them. */
+static __always_inline int judge_forward(struct __sk_buff *skb, const struct packet *p, struct story *s,
+					 const struct endpoint *ep, const struct ct_key *key, struct ct_value *ct,
+					 u64 now)
+{
+	bool tcp = p->outer.protocol == PROTO_TCP;
+	bool fresh = !ct || ct->direction != s->hook || (opens(p) && is_closing(ct));
+	struct ct_value value = { .direction = s->hook };
+	struct decision d;
+	int reason;
+
+	s->direction = s->hook;
+	s->reply = REPLY_NO;
+	s->trace_reason = fresh ? TRACE_NEW : TRACE_ESTABLISHED;
+	/* Nothing is known of it, and it opens nothing: the proxy may have a socket for it (an upstream socket of an
+	 * egress slot, or one whose entry was evicted). Its packets are not the pod's to judge. */
+	if (tcp && !ct && !opens(p) && has_own_socket(skb, p))
+		return to_proxy_fate(s, 0);
+	reason = ask_policy(p, s, ep, &d);
+	s->match_type = d.match_type;
+	s->tell_verdict = fresh && ep->enforced & (s->hook == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS);
+	if (!reason && d.verdict == VERDICT_REDIRECT && !tcp)
+		reason = REASON_PROXY_PROTOCOL;
+	if (reason) {
+		s->reply = REPLY_UNKNOWN;
+		s->verdict = -(s32)reason;
+		return drop(s, reason);
+	}
+	if (d.verdict == VERDICT_REDIRECT) {
+		s->verdict = d.proxy_port;
+		value.flags = CT_PROXIED;
+		value.proxy_port = d.proxy_port;
+	}
+	/* Allowed now, but the proxy has it: it stays there to its end. */
+	if (tcp && d.verdict == VERDICT_ALLOW && ct && !fresh && ct->flags & CT_PROXIED && has_own_socket(skb, p)) {
+		s->tell_trace = ct_note(ct, p, false, now);
+		return to_proxy_fate(s, ct->proxy_port);
+	}
+	if (fresh) {
+		s->tell_trace = 1;
+		if (!only_answers(p)) {
+			reason = ct_open(key, p, &value, now);
+			if (reason)
+				return drop(s, reason);
+		}
+	} else {
+		s->tell_trace = ct_note(ct, p, false, now);
+		ct->flags = value.flags;
+		ct->proxy_port = value.proxy_port;
+	}
+	if (d.verdict == VERDICT_REDIRECT)
+		return to_proxy_fate(s, d.proxy_port);
+	return FATE_PASS;
+}
+
+static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, struct story *s,
+				 const struct endpoint *ep)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct ct_value *ct;
+	struct ct_key key;
+	int fate;
+
+	ct_key(&key, p, skb->ifindex, s->hook);
+	ct = ct_find(&key, now);
+	if (p->related) {
+		fate = judge_related(skb, p, s, ct);
+		if (fate >= 0)
+			return fate;
+		ct = NULL;
+	} else if (ct && ct->direction != s->hook && !opens(p)) {
+		return judge_reply(skb, p, s, ct, now);
+	}
+	return judge_forward(skb, p, s, ep, &key, ct, now);
+}
+
+/* A packet of the proxy's on its way to the pod: remember what the answers are, and let it pass. */
+static __always_inline int pass_upstream(struct __sk_buff *skb, const struct packet *p, struct story *s)
+{
+	struct ct_value value = { .direction = DIRECTION_INGRESS, .flags = CT_FROM_PROXY };
+	u64 now = bpf_ktime_get_ns();
+	struct ct_value *ct;
+	struct ct_key key;
+	int reason;
+
+	s->direction = DIRECTION_INGRESS;
+	s->reply = REPLY_NO;
+	ct_key(&key, p, skb->ifindex, s->hook);
+	ct = ct_find(&key, now);
+	if (ct && ct->direction == DIRECTION_INGRESS && ct->flags & CT_FROM_PROXY && !(opens(p) && is_closing(ct))) {
+		s->trace_reason = TRACE_ESTABLISHED;
+		s->tell_trace = ct_note(ct, p, false, now);
+		return FATE_PASS;
+	}
+	s->trace_reason = TRACE_NEW;
+	s->tell_trace = 1;
+	if (only_answers(p))
+		return FATE_PASS;
+	reason = ct_open(&key, p, &value, now);
+	return reason ? drop(s, reason) : FATE_PASS;
+}
+
+/* An answer of the egress slot's listener to its own pod. */
+static __always_inline int pass_answer(struct __sk_buff *skb, const struct packet *p, struct story *s)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct ct_value *ct;
+	struct ct_key key;
+
+	reply_story(s, DIRECTION_EGRESS);
+	ct_key(&key, p, skb->ifindex, s->hook);
+	ct = ct_find(&key, now);
+	if (ct && ct->direction == DIRECTION_EGRESS)
+		s->tell_trace = ct_note(ct, p, true, now);
+	return FATE_PASS;
+}
+
+#endif

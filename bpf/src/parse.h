@@ -1,0 +1,381 @@
+/* From bytes to a packet: addresses, ports and flags of IPv4 and IPv6, behind options, extension headers and
+ * fragments, and of the packet that an ICMP error is about.
+ *
+ * Every read is a checked copy (bpf_skb_load_bytes), every loop has a bound. What cannot be read is dropped by the
+ * caller: parse() returns the reason.
+ */
+#ifndef DEFLECTOR_PARSE_H
+#define DEFLECTOR_PARSE_H
+
+#define ETHERNET_BYTES 14
+#define EXTENSION_HEADERS 8 /* RFC 8200 4.1 knows seven, each at most once but for the options header */
+
+#define IP_MORE_FRAGMENTS 0x2000
+#define IP_OFFSET_MASK 0x1fff
+
+#define PROTO_HOPOPTS 0
+#define PROTO_ICMP 1
+#define PROTO_TCP 6
+#define PROTO_UDP 17
+#define PROTO_ROUTING 43
+#define PROTO_FRAGMENT 44
+#define PROTO_AUTH 51
+#define PROTO_ICMP6 58
+#define PROTO_DSTOPTS 60
+#define PROTO_SCTP 132
+
+#define FLAG_FIN 0x01
+#define FLAG_SYN 0x02
+#define FLAG_RST 0x04
+#define FLAG_ACK 0x10
+
+/* packet.kind */
+#define KIND_IP 0
+#define KIND_LINK 1     /* ARP: passes */
+#define KIND_NEIGHBOUR 2 /* IPv6 neighbour and group discovery on the link: passes */
+
+struct tuple {
+	struct address source;
+	struct address destination;
+	__be16 source_port; /* ICMP echo: the identifier on the side that asks, 0 on the other */
+	__be16 destination_port;
+	u8 protocol;
+	u8 family;
+	u16 pad;
+};
+
+struct packet {
+	struct tuple outer;
+	struct tuple flow; /* what connection tracking looks up; of an ICMP error: the flow it is about */
+	u32 fragment;      /* identification, where `fragmented` */
+	u8 kind;
+	u8 tcp_flags;
+	u8 icmp_type;
+	u8 icmp_code;
+	u8 related;    /* an ICMP error about `flow` */
+	u8 fragmented; /* 1: first fragment, 2: a later one */
+	u8 hops;
+	u8 pad;
+};
+
+struct ipv4_bytes {
+	u8 version_ihl;
+	u8 tos;
+	__be16 total;
+	__be16 id;
+	__be16 fragment;
+	u8 ttl;
+	u8 protocol;
+	u16 checksum;
+	u32 source;
+	u32 destination;
+};
+
+struct ipv6_bytes {
+	u8 version_class;
+	u8 flow[3];
+	__be16 payload;
+	u8 next;
+	u8 hops;
+	u32 source[4];
+	u32 destination[4];
+};
+
+struct tcp_bytes {
+	__be16 source;
+	__be16 destination;
+	u32 sequence;
+	u32 acknowledged;
+	u8 offset;
+	u8 flags;
+};
+
+struct icmp_bytes {
+	u8 type;
+	u8 code;
+	u16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
+
+static __always_inline void copy_address(struct address *to, const u32 *from)
+{
+	to->word[0] = from[0];
+	to->word[1] = from[1];
+	to->word[2] = from[2];
+	to->word[3] = from[3];
+}
+
+static __always_inline bool same_address(const struct address *a, const struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+static __always_inline bool is_link_local(const struct address *a)
+{
+	return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+static __always_inline bool is_multicast6(const struct address *a)
+{
+	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
+static __always_inline bool is_unspecified(const struct address *a)
+{
+	return !(a->word[0] | a->word[1] | a->word[2] | a->word[3]);
+}
+
+/* ICMP echo request and reply carry the identifier where TCP has the port of the side that opens. */
+static __always_inline void echo_ports(struct tuple *t, u8 type, __be16 id)
+{
+	u8 request = t->family == 4 ? 8 : 128;
+	u8 answer = t->family == 4 ? 0 : 129;
+
+	if (type == request)
+		t->source_port = id;
+	else if (type == answer)
+		t->destination_port = id;
+}
+
+static __always_inline bool is_icmp(u8 protocol)
+{
+	return protocol == PROTO_ICMP || protocol == PROTO_ICMP6;
+}
+
+static __always_inline bool has_ports(u8 protocol)
+{
+	return protocol == PROTO_TCP || protocol == PROTO_UDP || protocol == PROTO_SCTP;
+}
+
+static __always_inline bool is_icmp_error(u8 family, u8 type)
+{
+	if (family == 4)
+		return type == 3 || type == 11 || type == 12;
+	return type >= 1 && type <= 4;
+}
+
+/* Walk the extension headers. Returns the offset of the transport header, or a negative reason.
+ * `fragment_at` is set to the offset of a fragment header, if there is one; a later fragment ends the walk. */
+static __always_inline int skip_extensions(struct __sk_buff *skb, int offset, u8 *next, int *fragment_at)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < EXTENSION_HEADERS; i++) {
+		u8 head[8];
+		u8 type = *next;
+
+		if (type != PROTO_HOPOPTS && type != PROTO_ROUTING && type != PROTO_FRAGMENT && type != PROTO_AUTH &&
+		    type != PROTO_DSTOPTS)
+			return offset;
+		if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)) < 0)
+			return -REASON_INVALID_PACKET;
+		*next = head[0];
+		if (type == PROTO_FRAGMENT) {
+			*fragment_at = offset;
+			offset += 8;
+			if ((((u16)head[2] << 8 | head[3]) & 0xfff8) != 0)
+				return offset; /* what follows is payload */
+		} else if (type == PROTO_AUTH) {
+			offset += ((int)head[1] + 2) << 2;
+		} else {
+			offset += ((int)head[1] + 1) << 3;
+		}
+	}
+	return -REASON_INVALID_EXTENSION;
+}
+
+/* The packet inside an ICMP error went the other way: its source is the destination of the flow as we see it here.
+ * Unreadable: not related, and judged as any ICMP packet. */
+static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p, int offset)
+{
+	struct icmp_bytes echo;
+	struct tuple t = {};
+	__be16 ports[2];
+
+	if (p->outer.family == 4) {
+		struct ipv4_bytes ip;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) < 0 || ip.version_ihl >> 4 != 4)
+			return;
+		t.family = 4;
+		t.protocol = ip.protocol;
+		t.source.word[0] = ip.source;
+		t.destination.word[0] = ip.destination;
+		if (ip.fragment & bpf_htons(IP_OFFSET_MASK))
+			return;
+		offset += (ip.version_ihl & 15) << 2;
+	} else {
+		struct ipv6_bytes ip;
+		int fragment_at = 0;
+
+		if (bpf_skb_load_bytes(skb, offset, &ip, sizeof(ip)) < 0 || ip.version_class >> 4 != 6)
+			return;
+		t.family = 6;
+		t.protocol = ip.next;
+		copy_address(&t.source, ip.source);
+		copy_address(&t.destination, ip.destination);
+		offset = skip_extensions(skb, offset + (int)sizeof(ip), &t.protocol, &fragment_at);
+		if (offset < 0)
+			return;
+	}
+	if (has_ports(t.protocol)) {
+		if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) < 0)
+			return;
+		t.source_port = ports[0];
+		t.destination_port = ports[1];
+	} else if (is_icmp(t.protocol)) {
+		if (bpf_skb_load_bytes(skb, offset, &echo, sizeof(echo)) < 0)
+			return;
+		echo_ports(&t, echo.type, echo.id);
+	}
+	p->flow.source = t.destination;
+	p->flow.destination = t.source;
+	p->flow.source_port = t.destination_port;
+	p->flow.destination_port = t.source_port;
+	p->flow.protocol = t.protocol;
+	p->related = 1;
+}
+
+/* The transport header, where the packet has one. */
+static __always_inline int parse_transport(struct __sk_buff *skb, struct packet *p, int offset)
+{
+	struct tuple *t = &p->outer;
+
+	if (t->protocol == PROTO_TCP) {
+		struct tcp_bytes tcp;
+
+		if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)) < 0 || tcp.offset >> 4 < 5)
+			return REASON_INVALID_PACKET;
+		t->source_port = tcp.source;
+		t->destination_port = tcp.destination;
+		p->tcp_flags = tcp.flags;
+	} else if (has_ports(t->protocol)) {
+		__be16 ports[4]; /* UDP's and SCTP's headers have at least eight bytes */
+
+		if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) < 0)
+			return REASON_INVALID_PACKET;
+		t->source_port = ports[0];
+		t->destination_port = ports[1];
+	} else if (is_icmp(t->protocol)) {
+		struct icmp_bytes icmp;
+
+		if (bpf_skb_load_bytes(skb, offset, &icmp, sizeof(icmp)) < 0)
+			return REASON_INVALID_PACKET;
+		p->icmp_type = icmp.type;
+		p->icmp_code = icmp.code;
+		echo_ports(t, icmp.type, icmp.id);
+	}
+	p->flow = *t;
+	if (is_icmp(t->protocol) && is_icmp_error(t->family, p->icmp_type))
+		parse_quoted(skb, p, offset + (int)sizeof(struct icmp_bytes));
+	return 0;
+}
+
+/* Discovery on the link: RFC 4861 asks for hop limit 255, MLD (RFC 2710, 3810) for a link-local source and 1. */
+static __always_inline bool is_neighbour(const struct packet *p)
+{
+	const struct tuple *t = &p->outer;
+
+	if (t->family != 6 || t->protocol != PROTO_ICMP6 || p->fragmented)
+		return false;
+	if (p->icmp_type >= 133 && p->icmp_type <= 137)
+		return p->hops == 255;
+	if ((p->icmp_type >= 130 && p->icmp_type <= 132) || p->icmp_type == 143)
+		return p->hops == 1 && (is_link_local(&t->source) || is_unspecified(&t->source));
+	return false;
+}
+
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *p)
+{
+	struct ipv4_bytes ip;
+	u16 fragment;
+	int header;
+
+	if (bpf_skb_load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)) < 0 || ip.version_ihl >> 4 != 4)
+		return REASON_INVALID_PACKET;
+	header = (ip.version_ihl & 15) << 2;
+	if (header < (int)sizeof(ip))
+		return REASON_INVALID_PACKET;
+	/* a total of 0 is a segment of more than 64 KiB that was never on a wire (BIG TCP) */
+	if (ip.total && (bpf_ntohs(ip.total) < header || bpf_ntohs(ip.total) + ETHERNET_BYTES > skb->len))
+		return REASON_INVALID_PACKET;
+	p->outer.family = 4;
+	p->outer.protocol = ip.protocol;
+	p->outer.source.word[0] = ip.source;
+	p->outer.destination.word[0] = ip.destination;
+	p->hops = ip.ttl;
+	fragment = bpf_ntohs(ip.fragment);
+	if (fragment & (IP_MORE_FRAGMENTS | IP_OFFSET_MASK)) {
+		p->fragment = ip.id;
+		p->fragmented = fragment & IP_OFFSET_MASK ? 2 : 1;
+		/* RFC 1858: a fragment that begins inside the TCP header exists to rewrite its flags */
+		if (ip.protocol == PROTO_TCP && (fragment & IP_OFFSET_MASK) == 1)
+			return REASON_INVALID_PACKET;
+	}
+	if (p->fragmented == 2) {
+		p->flow = p->outer;
+		return 0;
+	}
+	return parse_transport(skb, p, ETHERNET_BYTES + header);
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
+{
+	struct ipv6_bytes ip;
+	int fragment_at = 0;
+	int offset;
+
+	if (bpf_skb_load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)) < 0 || ip.version_class >> 4 != 6)
+		return REASON_INVALID_PACKET;
+	p->outer.family = 6;
+	p->outer.protocol = ip.next;
+	copy_address(&p->outer.source, ip.source);
+	copy_address(&p->outer.destination, ip.destination);
+	p->hops = ip.hops;
+	offset = skip_extensions(skb, ETHERNET_BYTES + (int)sizeof(ip), &p->outer.protocol, &fragment_at);
+	if (offset < 0)
+		return -offset;
+	if (fragment_at) {
+		u8 head[8];
+
+		if (bpf_skb_load_bytes(skb, fragment_at, head, sizeof(head)) < 0)
+			return REASON_INVALID_PACKET;
+		/* an atomic fragment (RFC 6946: offset 0, no more to come) is whole */
+		if (((u16)head[2] << 8 | head[3]) & 0xfff9) {
+			p->fragmented = ((u16)head[2] << 8 | head[3]) & 0xfff8 ? 2 : 1;
+			__builtin_memcpy(&p->fragment, head + 4, 4);
+		}
+	}
+	if (p->fragmented == 2) {
+		p->flow = p->outer;
+		return 0;
+	}
+	return parse_transport(skb, p, offset);
+}
+
+/* 0, or the reason why the packet is dropped. */
+static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
+{
+	int reason;
+
+	if (skb->vlan_present)
+		return REASON_UNSUPPORTED_L3;
+	switch (skb->protocol) {
+	case __constant_htons(ETH_P_ARP):
+		p->kind = KIND_LINK;
+		return 0;
+	case __constant_htons(ETH_P_IP):
+		return parse_ipv4(skb, p);
+	case __constant_htons(ETH_P_IPV6):
+		reason = parse_ipv6(skb, p);
+		if (!reason && is_neighbour(p))
+			p->kind = KIND_NEIGHBOUR;
+		return reason;
+	}
+	return REASON_UNSUPPORTED_L3;
+}
+
+#endif
