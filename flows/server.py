@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -29,7 +30,7 @@ OPTIONS = (
 )
 
 
-Context = grpc.aio.ServicerContext[Message, Message]
+Context: TypeAlias = "grpc.aio.ServicerContext[Message, Message]"
 
 
 class ServeError(Exception):
