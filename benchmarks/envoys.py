@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,19 @@ ANSWER = "Ship landed\n"
 START = 10.0  # seconds an Envoy may take to listen
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+GRPC_LOG = "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 Config = dict[str, Any]
+HTTP2: Config = {
+    "typed_extension_protocol_options": {
+        HTTP_OPTIONS: {
+            "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
 
 
 def server_bootstrap(ports: Iterable[int]) -> Config:
@@ -33,18 +43,45 @@ def server_bootstrap(ports: Iterable[int]) -> Config:
     return _bootstrap([_listener(port, route) for port in ports], [])
 
 
-def forward_bootstrap(port: int, upstream: tuple[str, int], access_log: Path) -> Config:
-    """A forward proxy to one upstream, with an access log in Envoy's default format and nothing else."""
-    log = {"name": "file", "typed_config": {"@type": FILE_LOG, "path": str(access_log)}}
+def forward_bootstrap(ports: Mapping[str, int], upstream: tuple[str, int], folder: Path) -> Config:
+    """A forward proxy to one upstream, with nothing but an access log: one listener per kind of log in LOGS."""
     route = {"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "0s"}}
-    endpoint = {"endpoint": {"address": _address(*upstream)}}
-    cluster = {
-        "name": "upstream",
+    listeners = [_listener(port, route, access_log=[LOGS[kind](folder)]) for kind, port in ports.items()]
+    sink = {"pipe": {"path": str(log_socket(folder))}}
+    return _bootstrap(listeners, [_cluster("upstream", _address(*upstream)), _cluster("log", sink, **HTTP2)])
+
+
+def log_socket(folder: Path) -> Path:
+    """Where the gRPC access log goes."""
+    return folder / "log.sock"
+
+
+def _file_log(folder: Path) -> Config:
+    """In Envoy's default format."""
+    return {"name": "file", "typed_config": {"@type": FILE_LOG, "path": str(folder / "forward.access.log")}}
+
+
+def _grpc_log(_folder: Path) -> Config:
+    common = {
+        "log_name": "forward",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "log"}},
+    }
+    return {"name": "grpc", "typed_config": {"@type": GRPC_LOG, "common_config": common}}
+
+
+LOGS: dict[str, Callable[[Path], Config]] = {"file": _file_log, "grpc": _grpc_log}
+
+
+def _cluster(name: str, address: Config, **more: Any) -> Config:
+    endpoint = {"endpoint": {"address": address}}
+    return {
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
-        "load_assignment": {"cluster_name": "upstream", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        **more,
     }
-    return _bootstrap([_listener(port, route, access_log=[log])], [cluster])
 
 
 def _bootstrap(listeners: list[Config], clusters: list[Config]) -> Config:

@@ -6,15 +6,16 @@ nothing of Deflector's programs, routes and rules, and all legs differ in nothin
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 
-from benchmarks.child import Child
+from benchmarks.child import Child, running
 from benchmarks.connection import Connection
-from benchmarks.envoys import envoy, forward_bootstrap, server_bootstrap
+from benchmarks.envoys import envoy, forward_bootstrap, log_socket, server_bootstrap
 from benchmarks.errors import NotMeasured
 from benchmarks.figures import RULE_COUNTS, RULE_FORMS
 from benchmarks.node import Node, deflector
@@ -26,7 +27,7 @@ from conformance.manifests import policy_file
 PREFIX = "bench"  # of galaxies: what a killed bench left behind is swept by the next
 CLIENT, SERVER = "tiefighter", "deathstar-1"
 HTTP_PORT, PLAIN_PORT, EDITED_PORT, SEEN_PORT, RESTART_PORT = 80, 8080, 8081, 8082, 8083
-FORWARD_PORT = 15000
+FORWARD_PORTS = {"file": 15000, "grpc": 15001}  # kind of access log -> port of the bare forward proxy
 RULE_PORTS = {
     (form, count): 9000 + number
     for number, (form, count) in enumerate((form, count) for form in RULE_FORMS for count in RULE_COUNTS)
@@ -61,8 +62,9 @@ class Stage:
         """The bare Envoy on the plain twin's node."""
         self.note("starting the bare forward proxy")
         made = self.plain
-        upstream = (made.address(SERVER, 4), HTTP_PORT)
-        bootstrap = forward_bootstrap(FORWARD_PORT, upstream, made.folder / "forward.access.log")
+        sink = [sys.executable, "-m", "benchmarks.log_sink", str(log_socket(made.folder))]
+        self._stack.enter_context(running("log sink", made.namespace(NODE), sink, made.folder / "sink.log"))
+        bootstrap = forward_bootstrap(FORWARD_PORTS, (made.address(SERVER, 4), HTTP_PORT), made.folder)
         return self._stack.enter_context(envoy("forward", made.namespace(NODE), bootstrap, made.folder))
 
     @cached_property

@@ -1,7 +1,7 @@
 """Access-log messages as Deflector's Envoy sends them: what the flow pipeline is fed with. Pure; chance is an argument.
 
-Two entries per allowed exchange, one per denied one, interleaved as concurrent connections have it. The fields, and
-the size of an entry, are those of messages recorded from a real node.
+Two entries per allowed exchange, one per denied one, interleaved as concurrent connections have it. Their fields are
+those that Envoy 1.40 was seen to send for the listeners of xds/.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
+from envoy.config.core.v3.address_pb2 import Address
+from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogCommon, AccessLogType, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -82,45 +83,64 @@ def _exchange(chance: random.Random) -> Exchange:
 
 
 def _begun(exchange: Exchange) -> HTTPAccessLogEntry:
+    """Written by the router: it knows the route, and nothing of the listener's filter state."""
     entry = _common(exchange, AccessLogType.UpstreamPoolReady)
-    entry.common_properties.upstream_cluster = "original_destination"
+    entry.common_properties.intermediate_log_entry = True
+    _upstream(entry.common_properties, exchange)
+    entry.response.SetInParent()
     return entry
 
 
 def _ended(exchange: Exchange, chance: random.Random, *, denied: bool) -> HTTPAccessLogEntry:
     entry = _common(exchange, AccessLogType.DownstreamEnd)
     common, response = entry.common_properties, entry.response
-    latency = chance.randrange(200_000, 30_000_000)
-    for offset in (common.time_to_first_downstream_tx_byte, common.time_to_last_downstream_tx_byte, common.duration):
-        offset.FromNanoseconds(latency)
-    response.response_code.value = 403 if denied else chance.choice(CODES)
-    details = "rbac_access_denied_matched_policy[deny]" if denied else "via_upstream"
-    response.response_code_details = details
-    response.response_headers_bytes, response.response_body_bytes = 180, 15 if denied else 830
+    offsets = [common.time_to_last_rx_byte, common.duration]
+    offsets += [common.time_to_first_downstream_tx_byte, common.time_to_last_downstream_tx_byte]
     if not denied:
-        common.upstream_cluster = "original_destination"
+        _upstream(common, exchange)
+        offsets += [common.time_to_first_upstream_tx_byte, common.time_to_last_upstream_tx_byte]
+        offsets += [common.time_to_first_upstream_rx_byte, common.time_to_last_upstream_rx_byte]
+        common.upstream_request_attempt_count = 1
+        common.upstream_wire_bytes_sent, common.upstream_wire_bytes_received = 290, 1010
+        entry.request.upstream_header_bytes_sent, response.upstream_header_bytes_received = 250, 150
+    for offset in offsets:
+        offset.FromNanoseconds(chance.randrange(200_000, 30_000_000))
+    common.downstream_wire_bytes_sent = 1010
+    common.filter_state_objects["deflector.slot"].Pack(StringValue(value=SLOT))
+    verdict = common.metadata.filter_metadata["envoy.filters.http.rbac"]
+    verdict["enforced_engine_result"] = "denied" if denied else "allowed"
+    verdict["enforced_effective_policy_id"] = "deny" if denied else "rule:a3f3de1c2786"
+    response.response_code.value = 403 if denied else chance.choice(CODES)
+    response.response_code_details = "rbac_access_denied_matched_policy[deny]" if denied else "via_upstream"
+    response.response_headers_bytes, response.response_body_bytes = 180, 15 if denied else 830
+    response.downstream_header_bytes_sent = 180
     return entry
+
+
+def _upstream(common: AccessLogCommon, exchange: Exchange) -> None:
+    common.upstream_cluster = "original-destination"
+    _fill(common.upstream_remote_address, (exchange.server[0], PORT))
+    _fill(common.upstream_local_address, exchange.client)
 
 
 def _common(exchange: Exchange, stage: AccessLogType) -> HTTPAccessLogEntry:
     entry = HTTPAccessLogEntry(protocol_version=HTTPAccessLogEntry.HTTP11)
     common, request = entry.common_properties, entry.request
     common.access_log_type = stage
-    for address, (host, port) in (
-        (common.downstream_remote_address, exchange.client),
-        (common.downstream_direct_remote_address, exchange.client),
-        (common.downstream_local_address, (exchange.server[0], PORT)),
-        (common.upstream_remote_address, (exchange.server[0], PORT)),
-    ):
-        address.socket_address.address, address.socket_address.port_value = host, port
-    common.start_time.FromSeconds(1_700_000_000)
-    common.time_to_last_rx_byte.FromNanoseconds(41_000)
+    _fill(common.downstream_remote_address, exchange.client)
+    _fill(common.downstream_direct_remote_address, exchange.client)
+    _fill(common.downstream_local_address, (exchange.server[0], PORT))
+    common.start_time.FromNanoseconds(1_700_000_000_123_456_000)
     common.route_name = SLOT
-    common.filter_state_objects["deflector.slot"].Pack(StringValue(value=SLOT))
-    common.stream_id = "5f1d7c3e-8a3b-4c6d-9e2f-0a1b2c3d4e5f"
+    common.downstream_wire_bytes_received = 260
     request.request_method = exchange.method
     request.scheme, request.authority, request.path = "http", exchange.server[1], exchange.path
+    request.request_headers_bytes = 230
+    request.downstream_header_bytes_received = 220
     request.user_agent = exchange.agent
-    request.request_headers_bytes = 210
     request.request_headers["user-agent"] = exchange.agent
     return entry
+
+
+def _fill(address: Address, where: tuple[str, int]) -> None:
+    address.socket_address.address, address.socket_address.port_value = where
