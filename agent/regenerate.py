@@ -15,9 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agent.ports import ProxyPorts
+from agent.ports import PortsExhausted, ProxyPorts
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, Slot, SlotState
 from policies.slots import SlotBook, assign
+
+
+class EffectFailed(Exception):
+    """Kernel, host or disk did not do what was asked; one line. What is enforced stays enforced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Regenerator:
     async def regenerate(self, desired: NodePolicy) -> Outcome:
         """Make `desired` (compiled, without slots) real and say what of it could not be.
 
-        Raises what kernel and persistence raise; the realized state is then unknown and the next call programs all.
+        Raises EffectFailed; what has been done until then stands, and the next call starts from there.
         """
         node, told = await self._tell(desired)
         degraded = dict(told.refused)
@@ -111,7 +115,10 @@ class Regenerator:
     async def _tell(self, desired: NodePolicy) -> tuple[NodePolicy, Programmed]:
         """Assign slots and ports, write that down, and tell the proxies everything but what is to be retired."""
         node, book = assign(desired, self._books.slots)
-        ports = self._books.ports.assign((slot.name for slot in node.slots), self._is_free)
+        try:
+            ports = self._books.ports.assign((slot.name for slot in node.slots), self._is_free)
+        except PortsExhausted as error:
+            raise EffectFailed(str(error)) from error
         self._keep(Books(book, ports))
         await self._kernel.reserve(ports.by_slot.values())
         return node, await self._proxies.program(_staged(node, self.enforced), ports.by_slot)
@@ -129,9 +136,8 @@ class Regenerator:
         return node
 
     def _keep(self, books: Books) -> None:
-        if books != self._books:
-            self._save(books)
-            self._books = books
+        self._save(books)
+        self._books = books
 
 
 def _staged(node: NodePolicy, before: NodePolicy) -> NodePolicy:

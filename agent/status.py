@@ -54,6 +54,12 @@ def fetch_status(socket: Path) -> dict[str, Any]:
     return document
 
 
+def status_console() -> Console:
+    """Standard output; where that is no terminal, wide enough for every row to stay one line."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=240)
+
+
 def print_status(document: Mapping[str, Any], console: Console) -> None:
     """The document for people: health first, then endpoints, slots and problems."""
     for name, good, words in _headlines(document):
@@ -80,7 +86,7 @@ def _headlines(document: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
 
 
 def _endpoint_table(endpoints: list[Mapping[str, Any]]) -> Table:
-    table = Table("ENDPOINT", "POD", "IDENTITY", "INGRESS", "EGRESS", "ADDRESSES", box=None, pad_edge=False)
+    table = _table("ENDPOINT", "POD", "IDENTITY", "INGRESS", "EGRESS", "ADDRESSES")
     for e in endpoints:
         directions = ("enforced" if e["ingress_enforced"] else "open", "enforced" if e["egress_enforced"] else "open")
         pod = f"{e['namespace']}/{e['name']}"
@@ -89,9 +95,16 @@ def _endpoint_table(endpoints: list[Mapping[str, Any]]) -> Table:
 
 
 def _slot_table(slots: list[Mapping[str, Any]]) -> Table:
-    table = Table("SLOT", "PROXY PORT", "STATE", "RULES", box=None, pad_edge=False)
+    table = _table("SLOT", "PROXY PORT", "STATE", "RULES")
     for s in slots:
         table.add_row(s["name"], str(s["port"]), s["state"], "all allowed" if s["allows_all"] else str(s["rules"]))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, overflow="ignore")
     return table
 
 

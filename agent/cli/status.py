@@ -22,13 +22,13 @@ def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
     if check:
         sys.exit(_check(bpffs, output))
     from agent.config import RunDir
-    from agent.status import fetch_status, print_status
+    from agent.status import fetch_status, print_status, status_console
 
     document = fetch_status(RunDir(run_dir.absolute()).agent_socket)
     if output == "json":
         click.echo(json.dumps(document))
     else:
-        print_status(document, Console(highlight=False, soft_wrap=True))
+        print_status(document, status_console())
     sys.exit(0 if document["ready"] else 1)
 
 

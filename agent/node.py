@@ -1,0 +1,336 @@
+"""A running node: everything made, wired, started, watched, and taken down again in order.
+
+Start: what can fail because of the user first, what changes the kernel after. End (SIGINT, SIGTERM): the data path goes
+first, so that nothing is redirected to a proxy that is about to go. After an internal error or `kill -9` nothing is
+taken down: kernel and Envoy go on enforcing, and the next agent adopts them (law 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from agent import doctor, state
+from agent.config import Config
+from agent.envoy import Envoy, find_envoy
+from agent.errors import EnvironmentProblem
+from agent.lock import NodeLock
+from agent.log import configure
+from agent.policy_loop import PolicyLoop
+from agent.ports import ProxyPorts
+from agent.regenerate import Books, Regenerator
+from agent.status import status_handler
+from agent.supervise import Tasks
+from agent.views import NodeView, labels_by_identity
+from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, packet_record, port_is_free
+from bpf.datapath import Datapath, DatapathError
+from bpf.layout import Counter
+from bpf.links import Changes
+from bpf.loader import Options as DatapathOptions
+from flows.accesslog.server import AccessLogService
+from flows.observer import Observer
+from flows.server import ServeError
+from flows.server import start as start_hubble
+from policies.compiler import Compiled, Compiler, CompilerOptions
+from policies.identity import IdentityAllocator
+from policies.ir import NodePolicy
+from policies.slots import SlotBook
+from policies.watch import watch_folder
+from policies.world import World
+from xds import bootstrap
+from xds.cache import SnapshotCache
+from xds.server import AdsServicer, ads_pb2_grpc
+from xds.translator import Options as TranslatorOptions
+
+STOP_GRACE = 0.5  # seconds that streams have when a server stops
+EVENTS_AT_ONCE = 1024  # kernel events taken before others get their turn
+REUSEPORT_KERNEL = (6, 6)  # bpf_sk_assign honours SO_REUSEPORT groups from here on (facts, scar 10)
+
+log = logging.getLogger("deflector")
+
+
+async def run_node(config: Config) -> int:
+    """Run until SIGINT or SIGTERM; the exit code. Raises EnvironmentProblem when it cannot start."""
+    configure()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    binary = find_envoy(config.envoy)
+    doctor.require(config.bpffs)
+    lock = NodeLock(config.run_dir.lock)
+    _make_run_dir(config.run_dir.root)
+    lock.acquire()
+    try:
+        return await Node(config, binary).run(stop)
+    finally:
+        lock.release()
+        _remove_if_empty(config.run_dir.root)
+
+
+class Node:
+    """One node's parts. `run` is its life."""
+
+    def __init__(self, config: Config, envoy_binary: Path) -> None:
+        self._config = config
+        self._version = importlib.metadata.version("deflector")
+        self._tasks = Tasks()
+        self._datapath = Datapath(DatapathOptions(bpffs=config.bpffs, run_dir=config.run_dir.root))
+        self._envoy = Envoy(envoy_binary, config.run_dir, config.envoy_concurrency, log.info)
+        self._cache = SnapshotCache()
+        self._ads = AdsServicer(self._cache, config.node_name)
+        self._places = PodPlaces()
+        self._state, self._identities, self._books = self._restore()
+        self._compiler = Compiler(self._identities, CompilerOptions(node_name=config.node_name))
+        self._view = NodeView(config.node_name, World(), NodePolicy(revision=0), {})
+        self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
+        self._lost = 0
+        self._policy: PolicyLoop | None = None
+
+    async def run(self, stop: asyncio.Event) -> int:
+        async with self._servers():
+            await self._open_datapath()
+            try:
+                self._start_work()
+                failure = await self._until(stop)
+            except BaseException:
+                await self._tasks.stop()
+                raise
+            await self._tasks.stop()
+            if failure is not None:
+                log.error("internal error, enforcement goes on without this agent", exc_info=failure)
+                self._datapath.close()
+                return 1
+            await self._take_down()
+            return 0
+
+    async def _until(self, stop: asyncio.Event) -> BaseException | None:
+        """Wait for the signal (None) or for the first task that fails (its exception)."""
+        async with asyncio.TaskGroup() as group:
+            failed = group.create_task(self._tasks.failed())
+            stopped = group.create_task(stop.wait())
+            await asyncio.wait((failed, stopped), return_when=asyncio.FIRST_COMPLETED)
+            failed.cancel()
+            stopped.cancel()
+        return failed.result() if failed.done() and not failed.cancelled() else None
+
+    @asynccontextmanager
+    async def _servers(self) -> AsyncIterator[None]:
+        """Hubble's addresses first: a busy port is the user's affair and must change nothing."""
+        files, config = self._config.run_dir, self._config
+        try:
+            hubble = await start_hubble(self._observer, [f"unix://{files.hubble_socket}", config.hubble_address])
+        except ServeError as error:
+            raise EnvironmentProblem(str(error)) from None
+        proxies = grpc.aio.server()
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, proxies)
+        AccessLogService(self._observer.access_log).register(proxies)
+        proxies.add_insecure_port(f"unix://{files.xds_socket}")
+        agent = grpc.aio.server()
+        agent.add_generic_rpc_handlers((status_handler(self._document),))
+        agent.add_insecure_port(f"unix://{files.agent_socket}")
+        servers = (hubble, proxies, agent)
+        try:
+            await proxies.start()
+            await agent.start()
+            yield
+        finally:
+            await asyncio.gather(*(server.stop(STOP_GRACE) for server in servers))
+            for path in (files.hubble_socket, files.xds_socket, files.agent_socket):
+                path.unlink(missing_ok=True)
+
+    async def _open_datapath(self) -> None:
+        try:
+            loaded = await asyncio.to_thread(self._datapath.open)
+        except DatapathError as error:
+            raise EnvironmentProblem(str(error)) from None
+        log.info("data path: programs %s", loaded.programs)
+
+    def _start_work(self) -> None:
+        """Everything that runs for as long as the node does."""
+        config = self._config
+        self._write_bootstrap()
+        options = TranslatorOptions(reuse_port=_kernel_version() >= REUSEPORT_KERNEL, ipv6=_has_ipv6())
+        proxies = EnvoyProxies(self._cache, self._ads, options, config.ack_timeout)
+        regenerator = Regenerator(
+            proxies, KernelPolicy(self._datapath), self._books, save=self._save, is_free=port_is_free
+        )
+        self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced)
+        quiet_ms = max(1, round(config.quiet * 1000))
+        self._tasks.start("envoy", self._envoy.run())
+        self._tasks.start("manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms)))
+        self._tasks.start("policy", self._policy.run())
+        self._tasks.start("kernel events", self._follow_kernel())
+        self._tasks.start("links", self._follow_links(self._policy.wake))
+
+    async def _take_down(self) -> None:
+        log.info("stopping: removing devices, rules, routes, programs and maps")
+        await asyncio.to_thread(self._datapath.cleanup)
+        await self._envoy.stop()
+        self._config.run_dir.state.unlink(missing_ok=True)
+        self._config.run_dir.envoy_log.unlink(missing_ok=True)
+
+    # Policy
+
+    def _compile(self, world: World, revision: int) -> Compiled:
+        return self._compiler.compile(world, self._places.local(world), self._places.host_addresses(), revision)
+
+    def _on_enforced(self, world: World, node: NodePolicy) -> None:
+        labels = labels_by_identity(self._identities, node)
+        self._view = NodeView(self._config.node_name, world, node, labels)
+
+    # State
+
+    def _restore(self) -> tuple[state.NodeState | None, IdentityAllocator, Books]:
+        ports = ProxyPorts(*self._config.proxy_ports)
+        stored, complaint = state.load(self._config.run_dir.state)
+        try:
+            if stored is not None:
+                identities = IdentityAllocator.from_dict(stored.identities)
+                return stored, identities, Books(SlotBook.from_dict(stored.slots), ports.restored(stored.ports))
+        except (ValueError, KeyError, TypeError) as error:
+            complaint = f"{self._config.run_dir.state} contradicts itself ({error}): starting afresh"
+        if complaint:
+            log.warning("%s", complaint)
+        return None, IdentityAllocator(), Books(SlotBook(), ports)
+
+    def _save(self, books: Books) -> None:
+        wanted = state.NodeState(self._identities.to_dict(), books.slots.to_dict(), books.ports.to_dict())
+        if wanted != self._state:
+            state.save(self._config.run_dir.state, wanted)
+            self._state = wanted
+
+    def _write_bootstrap(self) -> None:
+        files = self._config.run_dir
+        text = bootstrap.bootstrap(self._config.node_name, str(files.xds_socket), str(files.admin_socket))
+        files.envoy_bootstrap.write_text(text)
+
+    # Kernel
+
+    async def _follow_kernel(self) -> None:
+        """Events of the ring buffer to flows; what the kernel could not write is told as lost."""
+        ring = self._datapath.events
+        async for _ in _readable(ring.fileno()):
+            while events := ring.read(EVENTS_AT_ONCE):
+                self._observer.packets([record for record in map(packet_record, events) if record is not None])
+                self._tell_losses()
+                await asyncio.sleep(0)
+
+    def _tell_losses(self) -> None:
+        lost = self._datapath.counters().get(Counter.EVENTS_LOST, 0)
+        if lost > self._lost:
+            self._observer.lost(lost - self._lost)
+        self._lost = lost
+
+    async def _follow_links(self, wake: Callable[[], None]) -> None:
+        changes = Changes()
+        try:
+            async for _ in _readable(changes.fileno()):
+                if changes.drain():
+                    self._places.forget()
+                    wake()
+        finally:
+            changes.close()
+
+    # Status
+
+    def _document(self) -> dict[str, Any]:
+        policy, config = self._policy, self._config
+        enforced = policy.enforced if policy else None
+        node = enforced.node if enforced else NodePolicy(revision=0)
+        files = enforced.files if enforced else {}
+        directions = {p.group: (p.ingress.enforced, p.egress.enforced) for p in node.policies}
+        ring = self._observer.ring
+        return {
+            "ready": bool(enforced and enforced.revision and self._ads.is_connected),
+            "node": config.node_name,
+            "version": self._version,
+            "manifests": str(config.manifests),
+            "revision": enforced.revision if enforced else 0,
+            "pending": policy.pending if policy else True,
+            "enforced_files": {os.path.relpath(path, config.manifests): digest for path, digest in files.items()},
+            "problems": policy.problems if policy else [],
+            "envoy": {
+                "pid": self._envoy.pid,
+                "restarts": self._envoy.restarts,
+                "connected": self._ads.is_connected,
+            },
+            "kernel": {"loaded": True, "events_lost": self._lost},
+            "hubble": {
+                "flows": len(ring),
+                "capacity": ring.capacity,
+                "seen": ring.flows_seen,
+                "addresses": [f"unix://{config.run_dir.hubble_socket}", config.hubble_address],
+            },
+            "slots": [
+                {
+                    "name": slot.name,
+                    "port": self._books_port(slot.name),
+                    "state": slot.state.value,
+                    "rules": len(slot.rule_set.http),
+                    "allows_all": slot.rule_set.allows_all,
+                }
+                for slot in node.slots
+            ],
+            "endpoints": [
+                {
+                    "id": e.id,
+                    "namespace": e.namespace,
+                    "name": e.name,
+                    "identity": e.group,
+                    "addresses": list(e.addresses),
+                    "ingress_enforced": directions[e.group][0],
+                    "egress_enforced": directions[e.group][1],
+                }
+                for e in node.endpoints
+            ],
+        }
+
+    def _books_port(self, slot: str) -> int:
+        ports = (self._state.ports if self._state else {}).get("by_slot", {})
+        return int(ports.get(slot, 0))
+
+
+async def _readable(fd: int) -> AsyncIterator[None]:
+    """Yield at once, and then whenever the descriptor is readable."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        while True:
+            yield
+            ready.clear()
+            await ready.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+def _kernel_version() -> tuple[int, int]:
+    major, minor = platform.release().split(".")[:2]
+    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
+
+
+def _has_ipv6() -> bool:
+    return Path("/proc/net/if_inet6").exists()
+
+
+def _make_run_dir(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot make {path}: {error.strerror}; choose another --run-dir") from None
+
+
+def _remove_if_empty(path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()

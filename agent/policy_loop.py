@@ -1,0 +1,136 @@
+"""The one loop that owns policy: takes batches of file events, compiles, regenerates, and knows what is enforced.
+
+One thing at a time: while a regeneration runs, events gather, and the next one takes them all. What could not be done
+completely (a proxy did not answer, a pod has no veth yet) is tried again after a while, or at the next event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from agent.regenerate import EffectFailed, Outcome, Regenerator
+from policies.compiler import Compiled
+from policies.errors import PolicyError
+from policies.ir import NodePolicy
+from policies.manifests import FileEvent
+from policies.repository import Repository
+from policies.world import World
+
+RETRY_DELAY = 1.0  # seconds until what is incomplete is tried again
+
+log = logging.getLogger("deflector.policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Enforced:
+    """The realized state as a value: what status shows and conformance waits for."""
+
+    revision: int = 0
+    node: NodePolicy = field(default_factory=lambda: NodePolicy(revision=0))
+    files: Mapping[str, str] = field(default_factory=dict)  # relative path -> SHA-256 of the enforced text
+    compile_errors: tuple[PolicyError, ...] = ()
+    degraded: tuple[str, ...] = ()
+    complete: bool = False
+
+
+class PolicyLoop:
+    """`compile_world(world, revision)` is the compiler bound to this node; `on_enforced` hears of each new state."""
+
+    def __init__(
+        self,
+        regenerator: Regenerator,
+        compile_world: Callable[[World, int], Compiled],
+        on_enforced: Callable[[World, NodePolicy], None],
+    ) -> None:
+        self.repository = Repository()
+        self.enforced = Enforced()
+        self._regenerator = regenerator
+        self._compile = compile_world
+        self._on_enforced = on_enforced
+        self._files: dict[str, str] = {}
+        self._due = asyncio.Event()
+        self._listed = False
+        self._revision = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether something accepted is not enforced yet."""
+        return self._due.is_set() or not self.enforced.complete or self._files != self.enforced.files
+
+    @property
+    def problems(self) -> list[str]:
+        """All that a person should know, one line each."""
+        errors = (*self.repository.problems, *self.enforced.compile_errors)
+        return [*map(str, errors), *self.enforced.degraded]
+
+    def wake(self) -> None:
+        """Something else than a file has changed (a link, a proxy): compile and compare again."""
+        self._due.set()
+
+    async def watch(self, batches: AsyncIterator[Sequence[FileEvent]]) -> None:
+        """Apply batches as they come. The first one lists everything: nothing is computed before it."""
+        async for batch in batches:
+            for event in batch:
+                self._apply(event)
+            self._listed = True
+            self._due.set()
+
+    async def run(self) -> None:
+        """Regenerate whenever something is due, for ever."""
+        while True:
+            await self._wait_until_due()
+            self._due.clear()
+            await self._regenerate()
+
+    def _apply(self, event: FileEvent) -> None:
+        before = set(self.repository.problems)
+        self.repository.apply(event)
+        for problem in self.repository.problems:
+            if problem not in before:
+                log.warning("%s", problem)
+        if event.text is not None:
+            self._files[event.path] = hashlib.sha256(event.text.encode()).hexdigest()
+        elif not event.error:
+            self._files.pop(event.path, None)
+
+    async def _wait_until_due(self) -> None:
+        incomplete = self._listed and not self.enforced.complete
+        try:
+            async with asyncio.timeout(RETRY_DELAY if incomplete else None):
+                await self._due.wait()
+                while not self._listed:
+                    self._due.clear()
+                    await self._due.wait()
+        except TimeoutError:
+            pass
+
+    async def _regenerate(self) -> None:
+        files, world = dict(self._files), self.repository.world()
+        compiled = self._compile(world, self._revision + 1)
+        try:
+            outcome = await self._regenerator.regenerate(compiled.node)
+        except EffectFailed as failure:
+            if (line := str(failure)) not in self.enforced.degraded:
+                log.error("%s; the last good state stays in force", line)
+            self.enforced = replace(self.enforced, degraded=(line,), complete=False)
+            return
+        self._revision += 1
+        self._report(compiled.errors, outcome)
+        self._on_enforced(world, outcome.node)
+        self.enforced = Enforced(
+            self._revision, outcome.node, files, compiled.errors, outcome.degraded, outcome.complete
+        )
+
+    def _report(self, errors: Sequence[PolicyError], outcome: Outcome) -> None:
+        for error in errors:
+            if error not in self.enforced.compile_errors:
+                log.warning("%s", error)
+        for line in outcome.degraded:
+            if line not in self.enforced.degraded:
+                log.error("%s", line)
+        if not outcome.degraded:
+            log.info("revision %d is enforced: %d slots", self._revision, len(outcome.node.slots))

@@ -1,0 +1,149 @@
+"""Who lives where, for flows: an immutable view of world, policy and names, swapped whole after each regeneration."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
+from flows.record import PacketKind, PacketRecord, PacketVerdict
+from policies.identity import IdentityAllocator
+from policies.ir import DirectionPolicy, NodePolicy, PeerRule, Verdict
+from policies.objects import Pod
+from policies.types import (
+    IDENTITY_ANY,
+    IDENTITY_HOST,
+    IDENTITY_WORLD_IPV4,
+    IDENTITY_WORLD_IPV6,
+    Direction,
+    Origin,
+    Protocol,
+)
+from policies.world import World
+
+_POLICY_LABEL: Final = "k8s:io.cilium.k8s.policy."
+
+
+class NodeView:
+    """Satisfies flows.lookups.Lookups. Made from one world and the policy compiled from it; never changes."""
+
+    def __init__(self, node_name: str, world: World, node: NodePolicy, labels: Mapping[int, tuple[str, ...]]) -> None:
+        self._node_name = node_name
+        self._labels = labels
+        self._revision = node.revision
+        self._policies = {policy.group: policy for policy in node.policies}
+        self._identities = dict(_host_prefixes(node))
+        local = {(e.namespace, e.name): e.id for e in node.endpoints}
+        self._target_ports = {(s.address, s.port, int(s.protocol)): s.target_port for s in node.services}
+        self._pods = {
+            ip: self._endpoint(pod, local.get((pod.namespace, pod.name), 0), ip)
+            for pod in world.pods.values()
+            if not pod.host_network and not pod.is_over
+            for ip in pod.addresses
+        }
+        self._services = {
+            (ip, port.port): ServiceRef(service.name, service.namespace)
+            for service in world.services.values()
+            for ip in service.addresses
+            for port in service.ports
+        }
+
+    @property
+    def node_name(self) -> str:
+        return self._node_name
+
+    def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
+        return self._pods.get(ip)
+
+    def identity_by_ip(self, ip: str) -> int:
+        known = self._identities.get(ip)
+        if known is not None:
+            return known
+        return IDENTITY_WORLD_IPV6 if ":" in ip else IDENTITY_WORLD_IPV4
+
+    def identity_labels(self, identity: int) -> tuple[str, ...]:
+        return self._labels.get(identity, ())
+
+    def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
+        return self._services.get((ip, port))
+
+    def policies_of(self, record: PacketRecord) -> tuple[PolicyRef, ...]:
+        """The objects whose rules gave this policy verdict, in order; none for a default deny."""
+        if record.kind is not PacketKind.POLICY_VERDICT or record.direction is None:
+            return ()
+        ingress = record.direction is Direction.INGRESS
+        own = record.destination_identity if ingress else record.source_identity
+        peer = record.source_identity if ingress else record.destination_identity
+        policy = self._policies.get(own if own is not None else -1)
+        if policy is None or peer is None:
+            return ()
+        rule = find_rule(policy.direction(record.direction), peer, record.protocol, self._target_port(record))
+        if rule is None or (rule.verdict is Verdict.DENY) != (record.verdict is PacketVerdict.DROPPED):
+            return ()
+        return tuple(self._policy_ref(origin) for origin in _objects(_origins(rule)))
+
+    def _target_port(self, record: PacketRecord) -> int:
+        """The port that the policy speaks of: egress policy is judged by the service's target port."""
+        if record.direction is Direction.INGRESS:
+            return record.destination_port
+        frontend = (record.destination_ip, record.destination_port, record.protocol)
+        return self._target_ports.get(frontend, record.destination_port)
+
+    def _endpoint(self, pod: Pod, endpoint_id: int, ip: str) -> EndpointRef:
+        identity = self.identity_by_ip(ip)
+        workloads = (WorkloadRef(pod.workload.name, pod.workload.kind),) if pod.workload else ()
+        return EndpointRef(
+            identity=identity,
+            id=endpoint_id,
+            namespace=pod.namespace,
+            pod_name=pod.name,
+            labels=self.identity_labels(identity),
+            workloads=workloads,
+        )
+
+    def _policy_ref(self, origin: Origin) -> PolicyRef:
+        labels = [f"{_POLICY_LABEL}derived-from={origin.kind}", f"{_POLICY_LABEL}name={origin.name}"]
+        if origin.namespace:
+            labels.append(f"{_POLICY_LABEL}namespace={origin.namespace}")
+        return PolicyRef(origin.name, origin.namespace, origin.kind, tuple(sorted(labels)), self._revision)
+
+
+def labels_by_identity(allocator: IdentityAllocator, node: NodePolicy) -> dict[int, tuple[str, ...]]:
+    """The labels of every identity that this policy can show, reserved ones included."""
+    numbers = {address.identity for address in node.addresses} | {policy.group for policy in node.policies}
+    reserved = range(IDENTITY_HOST, IDENTITY_WORLD_IPV6 + 1)
+    return {number: allocator.labels(number) for number in (*sorted(numbers), *reserved, IDENTITY_ANY)}
+
+
+def find_rule(policy: DirectionPolicy, peer: int, protocol: int, port: int) -> PeerRule | None:
+    """The rule that decides, found as the kernel finds it: the peer's identity first, then the wildcard; each in the
+    port's own range before what holds for the protocol or for all."""
+    for identity in (peer, IDENTITY_ANY):
+        for ports in _most_specific(policy, protocol, port):
+            for rule in ports:
+                if identity in rule.identities:
+                    return rule
+    return None
+
+
+def _most_specific(policy: DirectionPolicy, protocol: int, port: int) -> Iterable[tuple[PeerRule, ...]]:
+    exact = (p.peers for p in policy.ports if p.protocol == protocol and port in p.ports)
+    broad = (p.peers for p in policy.ports if p.protocol is Protocol.ANY)
+    return (*exact, *broad)
+
+
+def _origins(rule: PeerRule) -> tuple[Origin, ...]:
+    return (*rule.origins, *(rule.rule_set.origins if rule.rule_set else ()))
+
+
+def _objects(origins: Iterable[Origin]) -> list[Origin]:
+    """Each object once, sorted; implicit rules of our own are no objects."""
+    return sorted({Origin(o.kind, o.namespace, o.name, "") for o in origins if o.kind != "deflector"})
+
+
+def _host_prefixes(node: NodePolicy) -> Iterable[tuple[str, int]]:
+    for address in node.addresses:
+        network = ipaddress.ip_network(address.prefix)
+        if network.prefixlen == network.max_prefixlen:
+            yield str(network.network_address), address.identity

@@ -1,0 +1,188 @@
+"""Adapters: each satisfies a Protocol of one package with another package. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Iterable, Mapping
+
+from agent.regenerate import EffectFailed, Programmed
+from bpf import links
+from bpf.datapath import Datapath, DatapathError
+from bpf.layout import Dir, Event, EventType, Reply
+from bpf.netlink import NetlinkError
+from bpf.redirects import desired
+from flows.record import PacketKind, PacketRecord, PacketVerdict
+from policies.ir import NodePolicy
+from policies.objects import PodKey
+from policies.types import Direction
+from policies.world import World
+from xds.cache import SnapshotCache
+from xds.resources import FILTER, LISTENER
+from xds.server import AdsServicer
+from xds.translator import Options, translate
+
+log = logging.getLogger("deflector.kernel")
+
+
+class EnvoyProxies:
+    """agent.regenerate.Proxies by ADS. `ack_timeout` in seconds bounds each wait."""
+
+    def __init__(self, cache: SnapshotCache, servicer: AdsServicer, options: Options, ack_timeout: float) -> None:
+        self._cache = cache
+        self._servicer = servicer
+        self._options = options
+        self._ack_timeout = ack_timeout
+
+    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> Programmed:
+        table = translate(node, ports, self._options)
+        self._cache.publish(table)
+        refused = {error.slot: error.message for error in table.errors}
+        names = [slot.name for slot in node.slots if slot.name not in refused]
+        if not names:
+            return Programmed(refused)
+        result = await self._servicer.wait_acked({LISTENER: names, FILTER: names}, self._ack_timeout)
+        refused.update((key.name, message) for key, message in result.nacked.items())
+        return Programmed(refused, frozenset(key.name for key in result.missing) - refused.keys())
+
+
+class KernelPolicy:
+    """agent.regenerate.Kernel on the data path: map entries, then programs on the veths of new pods."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self._attached = set(datapath.attached())
+        self._reserved: frozenset[int] | None = None
+
+    @property
+    def attached(self) -> frozenset[int]:
+        return frozenset(self._attached)
+
+    async def reserve(self, ports: Iterable[int]) -> None:
+        wanted = frozenset(ports)
+        if wanted == self._reserved:
+            return
+        try:
+            await asyncio.to_thread(self._datapath.set_proxy_ports, sorted(wanted))
+        except DatapathError as error:
+            raise EffectFailed(str(error)) from error
+        self._reserved = wanted
+
+    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> None:
+        try:
+            await asyncio.to_thread(self._datapath.apply, desired(node, ports))
+            await asyncio.to_thread(self._attach, {endpoint.id for endpoint in node.endpoints})
+        except DatapathError as error:
+            raise EffectFailed(str(error)) from error
+
+    def _attach(self, wanted: set[int]) -> None:
+        for ifindex in sorted(wanted - self._attached):
+            try:
+                self._datapath.attach(ifindex)
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:  # the pod has gone meanwhile: the next look at the routes will tell
+                    raise EffectFailed(f"cannot attach to interface {ifindex}: {error}") from error
+                continue
+            self._attached.add(ifindex)
+        for ifindex in sorted(self._attached - wanted):
+            self._datapath.detach(ifindex)
+            self._attached.discard(ifindex)
+
+
+class PodPlaces:
+    """Which pods are on this node, by the route to their address; remembered until a link or route changes."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int | None] = {}
+        self._host: tuple[str, ...] | None = None
+
+    def forget(self) -> None:
+        """Something has changed: look again."""
+        self._places.clear()
+        self._host = None
+
+    def local(self, world: World) -> dict[PodKey, int]:
+        """Endpoint ids (interface index of the host-side veth) of the pods of this node."""
+        found: dict[PodKey, int] = {}
+        for key, pod in world.pods.items():
+            if pod.host_network or pod.is_over:
+                continue
+            device = next(filter(None, map(self._device, pod.addresses)), None)
+            if device is not None:
+                found[key] = device
+        return found
+
+    def host_addresses(self) -> tuple[str, ...]:
+        if self._host is None:
+            self._host = links.host_addresses()
+        return self._host
+
+    def _device(self, address: str) -> int | None:
+        if address not in self._places:
+            self._places[address] = links.route_device(address)
+        return self._places[address]
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a wildcard listener could have this TCP port now, in both families."""
+    for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((host, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+    return True
+
+
+DIRECTIONS = {Dir.INGRESS: Direction.INGRESS, Dir.EGRESS: Direction.EGRESS}
+
+
+def packet_record(event: Event) -> PacketRecord | None:
+    """A kernel event as flows knows it; None for an event of a type that this agent does not know."""
+    kind, verdict, reason = _kind_of(event)
+    if kind is None or not event.family:
+        return None
+    return PacketRecord(
+        kind=kind,
+        source_ip=event.source,
+        destination_ip=event.destination,
+        protocol=event.protocol,
+        source_port=event.source_port,
+        destination_port=event.destination_port,
+        verdict=verdict,
+        direction=DIRECTIONS.get(event.direction),
+        source_identity=event.source_identity or None,
+        destination_identity=event.destination_identity or None,
+        tcp_flags=event.tcp_flags,
+        icmp_type=event.icmp_type,
+        icmp_code=event.icmp_code,
+        drop_reason=reason,
+        match_type=event.match_type,
+        observation_point=event.sub_type if kind is PacketKind.TRACE else 0,
+        trace_reason=event.trace_reason if event.reply != Reply.UNKNOWN else 0,
+        proxy_port=event.proxy_port,
+        interface_index=event.ifindex,
+        source_mac=event.source_mac.hex(":"),
+        destination_mac=event.destination_mac.hex(":"),
+    )
+
+
+def _kind_of(event: Event) -> tuple[PacketKind | None, PacketVerdict, int]:
+    """Kind, verdict and drop reason."""
+    if event.type == EventType.DROP:
+        return PacketKind.DROP, PacketVerdict.DROPPED, event.sub_type
+    if event.type == EventType.TRACE:
+        return PacketKind.TRACE, PacketVerdict.FORWARDED, 0
+    if event.type != EventType.VERDICT:
+        return None, PacketVerdict.DROPPED, 0
+    if event.verdict < 0:
+        return PacketKind.POLICY_VERDICT, PacketVerdict.DROPPED, -event.verdict
+    allowed = PacketVerdict.REDIRECTED if event.verdict else PacketVerdict.FORWARDED
+    return PacketKind.POLICY_VERDICT, allowed, 0
