@@ -56,6 +56,7 @@ FIGURES: tuple[Figure, ...] = (
         for count in RULE_COUNTS
     ),
     Figure("rules_10000_to_enforced_ms", "ms", LOWER, "rules"),
+    Figure("agent_rss_10000_rules_mb", "MB", LOWER, "rules"),
     Figure("policy_to_enforced_p50_ms", "ms", LOWER, "enforcement"),
     Figure("policy_to_enforced_p99_ms", "ms", LOWER, "enforcement", 250),
     Figure("request_to_flow_p50_ms", "ms", LOWER, "visibility"),
@@ -67,7 +68,6 @@ FIGURES: tuple[Figure, ...] = (
     Figure("agent_rss_start_mb", "MB", LOWER, "memory"),
     Figure("agent_rss_loaded_mb", "MB", LOWER, "memory"),
     Figure("agent_pss_mb", "MB", LOWER, "memory"),
-    Figure("agent_rss_10000_rules_mb", "MB", LOWER, "rules"),
     *(
         Figure(f"tc_ns_per_packet_{program}", "ns", LOWER, "packets")
         for program in ("from_pod", "to_pod", "to_proxy", "l4_from_pod", "l4_to_pod")
