@@ -34,6 +34,10 @@ def translate(node: ir.NodePolicy, ports: Mapping[str, int], options: Options | 
 
 
 def _slot(slot: ir.Slot, port: int | None, options: Options) -> Iterator[Resource]:
+    """Listener and filter; of an inactive slot without a port the filter alone, which judges what Envoy drains."""
+    if port is None and slot.state is not ir.SlotState.ACTIVE:
+        yield filter_resource(slot)
+        return
     if port is None or not PORT_MIN <= port <= PORT_MAX:
         raise ValueError(f"slot {slot.name} has no proxy port" if port is None else f"{port} is not a port")
     yield listener_resource(slot, port, options)
