@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.config import RunDir
 from agent.errors import EnvironmentProblem
+from agent.regenerate import DRAIN_SECONDS
 
 RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 STOP_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL
@@ -132,7 +133,7 @@ class Envoy:
             "--disable-hot-restart",
             # A removed listener says `Connection: close` on the next response, and what is still open may end in peace.
             *("--drain-strategy", "immediate"),
-            *("--drain-time-s", "600"),
+            *("--drain-time-s", f"{DRAIN_SECONDS:.0f}"),
         ]
         with self._files.envoy_log.open("wb") as log:
             pid = os.posix_spawn(

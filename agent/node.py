@@ -11,14 +11,15 @@ import asyncio
 import importlib.metadata
 import logging
 import os
-import platform
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from agent import doctor, state
 from agent.config import Config
@@ -34,6 +35,7 @@ from agent.supervise import Tasks
 from agent.views import NodeView, labels_by_identity
 from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, packet_record, port_is_free
 from bpf.datapath import Datapath, DatapathError
+from bpf.features import reuseport_assignable
 from bpf.layout import Counter
 from bpf.links import Changes
 from bpf.loader import Options as DatapathOptions
@@ -49,12 +51,11 @@ from policies.watch import watch_folder
 from policies.world import World
 from xds import bootstrap
 from xds.cache import SnapshotCache
-from xds.server import AdsServicer, ads_pb2_grpc
+from xds.server import AdsServicer
 from xds.translator import Options as TranslatorOptions
 
 STOP_GRACE = 0.5  # seconds that streams have when a server stops
 EVENTS_AT_ONCE = 1024  # kernel events taken before others get their turn
-REUSEPORT_KERNEL = (6, 6)  # bpf_sk_assign honours SO_REUSEPORT groups from here on (facts, scar 10)
 
 log = logging.getLogger("deflector")
 
@@ -67,7 +68,7 @@ async def run_node(config: Config) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     binary = find_envoy(config.envoy)
-    doctor.require(config.bpffs)
+    await asyncio.to_thread(doctor.require, _datapath_options(config))
     lock = NodeLock(config.run_dir.lock)
     _make_run_dir(config.run_dir.root)
     lock.acquire()
@@ -85,7 +86,7 @@ class Node:
         self._config = config
         self._version = importlib.metadata.version("deflector")
         self._tasks = Tasks()
-        self._datapath = Datapath(DatapathOptions(bpffs=config.bpffs, run_dir=config.run_dir.root))
+        self._datapath = Datapath(_datapath_options(config))
         self._envoy = Envoy(envoy_binary, config.run_dir, config.envoy_concurrency, log.info)
         self._cache = SnapshotCache()
         self._ads = AdsServicer(self._cache, config.node_name)
@@ -160,10 +161,15 @@ class Node:
         """Everything that runs for as long as the node does."""
         config = self._config
         self._write_bootstrap()
-        options = TranslatorOptions(reuse_port=_kernel_version() >= REUSEPORT_KERNEL, ipv6=_has_ipv6())
+        options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6())
         proxies = EnvoyProxies(self._cache, self._ads, options, config.ack_timeout)
         regenerator = Regenerator(
-            proxies, KernelPolicy(self._datapath), self._books, save=self._save, is_free=port_is_free
+            proxies,
+            KernelPolicy(self._datapath),
+            self._books,
+            save=self._save,
+            is_free=port_is_free,
+            now=time.monotonic,
         )
         self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced)
         quiet_ms = max(1, round(config.quiet * 1000))
@@ -301,6 +307,10 @@ class Node:
         return int(ports.get(slot, 0))
 
 
+def _datapath_options(config: Config) -> DatapathOptions:
+    return DatapathOptions(bpffs=config.bpffs, run_dir=config.run_dir.root)
+
+
 async def _readable(fd: int) -> AsyncIterator[None]:
     """Yield at once, and then whenever the descriptor is readable."""
     loop = asyncio.get_running_loop()
@@ -313,11 +323,6 @@ async def _readable(fd: int) -> AsyncIterator[None]:
             await ready.wait()
     finally:
         loop.remove_reader(fd)
-
-
-def _kernel_version() -> tuple[int, int]:
-    major, minor = platform.release().split(".")[:2]
-    return int(major), int("".join(c for c in minor if c.isdigit()) or 0)
 
 
 def _has_ipv6() -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from agent.regenerate import EffectFailed, Outcome, Regenerator
 from policies.compiler import Compiled
 from policies.errors import PolicyError
-from policies.ir import NodePolicy
+from policies.ir import NodePolicy, SlotState
 from policies.manifests import FileEvent
 from policies.repository import Repository
 from policies.world import World
@@ -133,4 +133,5 @@ class PolicyLoop:
             if line not in self.enforced.degraded:
                 log.error("%s", line)
         if not outcome.degraded:
-            log.info("revision %d is enforced: %d slots", self._revision, len(outcome.node.slots))
+            active = sum(slot.state is SlotState.ACTIVE for slot in outcome.node.slots)
+            log.info("revision %d is enforced: %d slots", self._revision, active)

@@ -1,7 +1,8 @@
 """From desired to realized: the one place that knows the order of effects (docs/architecture.md, section A).
 
     adding     listener and filter first, the map entry after their ACK
-    removing   the map entry first, then the slot denies (or is drained), then its listener goes
+    removing   the map entry first, then the slot denies (or lets all pass), then its listener goes; its filter stays
+               for as long as Envoy drains what is open, and its name is not given away before
     editing    the filter is replaced in place; nothing else moves
 So no redirect ever points at nothing, and no request is judged by rules that are gone.
 
@@ -18,6 +19,8 @@ from typing import Protocol
 from agent.ports import PortsExhausted, ProxyPorts
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, Slot, SlotState
 from policies.slots import SlotBook, assign
+
+DRAIN_SECONDS = 600.0  # how long Envoy lets connections of a removed listener live (agent.envoy tells it so)
 
 
 class EffectFailed(Exception):
@@ -75,12 +78,15 @@ class Regenerator:
         *,
         save: Callable[[Books], None],
         is_free: Callable[[int], bool],
+        now: Callable[[], float],
     ) -> None:
         self._proxies = proxies
         self._kernel = kernel
         self._books = books
         self._save = save
         self._is_free = is_free
+        self._now = now
+        self._resting: dict[str, float] = {}  # slots without a listener -> when Envoy has drained it, at the latest
         self.enforced = NodePolicy(revision=0)
         # Slots that a proxy has confirmed: at first those that an earlier agent left behind, with Envoy still serving.
         self._proven = set(books.ports.by_slot)
@@ -94,6 +100,7 @@ class Regenerator:
 
         Raises EffectFailed; what has been done until then stands, and the next call starts from there.
         """
+        self._forget_rested()
         node, told = await self._tell(desired)
         degraded = dict(told.refused)
         if told.refused:
@@ -103,11 +110,11 @@ class Regenerator:
         unproven = set(told.refused) | (told.missing - self._proven)
         ports = {name: port for name, port in self.ports.items() if name not in unproven}
         await self._kernel.program(node, ports)
-        node = await self._retire(node)
+        await self._retire(node)
         # A new listener that was refused may have met a busy port: let the next try take another one.
         self._keep(replace(self._books, ports=self._books.ports.without(set(told.refused) - self._proven)))
         self.enforced = replace(node, slots=tuple(s for s in node.slots if s.name not in unproven))
-        self._proven = {slot.name for slot in self.enforced.slots}
+        self._proven = {slot.name for slot in self.enforced.slots if slot.name in self.ports}
         lines = [f"slot {name}: refused by the proxy: {words}" for name, words in sorted(degraded.items())]
         lines += [f"slot {name}: no proxy has confirmed it yet" for name in sorted(told.missing)]
         return Outcome(node, tuple(lines), complete=not told.missing and not told.refused)
@@ -115,25 +122,38 @@ class Regenerator:
     async def _tell(self, desired: NodePolicy) -> tuple[NodePolicy, Programmed]:
         """Assign slots and ports, write that down, and tell the proxies everything but what is to be retired."""
         node, book = assign(desired, self._books.slots)
+        listening = [s.name for s in node.slots if s.state is SlotState.ACTIVE or s.name in self.ports]
         try:
-            ports = self._books.ports.assign((slot.name for slot in node.slots), self._is_free)
+            ports = self._books.ports.assign(listening, self._is_free)
         except PortsExhausted as error:
             raise EffectFailed(str(error)) from error
         self._keep(Books(book, ports))
         await self._kernel.reserve(ports.by_slot.values())
         return node, await self._proxies.program(_staged(node, self.enforced), ports.by_slot)
 
-    async def _retire(self, node: NodePolicy) -> NodePolicy:
-        """The kernel sends nothing there any more: deny or drain the inactive slots, then take their listeners away."""
-        gone = [slot.name for slot in node.slots if slot.state is not SlotState.ACTIVE]
-        if not gone:
-            return node
-        await self._proxies.program(node, self.ports)
-        node = replace(node, slots=tuple(s for s in node.slots if s.state is SlotState.ACTIVE))
-        self._keep(Books(self._books.slots.forget(gone), self._books.ports.without(gone)))
-        await self._proxies.program(node, self.ports)
-        await self._kernel.reserve(self.ports.values())
-        return node
+    async def _retire(self, node: NodePolicy) -> None:
+        """The kernel sends nothing there any more: change what inactive slots answer, then take their listeners away.
+
+        Their filters stay: connections that Envoy drains are still judged by them.
+        """
+        inactive = [slot.name for slot in node.slots if slot.state is not SlotState.ACTIVE]
+        gone = [name for name in inactive if name in self.ports]
+        if inactive:
+            await self._proxies.program(node, self.ports)
+        if gone:
+            self._keep(replace(self._books, ports=self._books.ports.without(gone)))
+            await self._proxies.program(node, self.ports)
+            await self._kernel.reserve(self.ports.values())
+        for name in inactive:
+            self._resting.setdefault(name, self._now() + DRAIN_SECONDS)
+
+    def _forget_rested(self) -> None:
+        """Slots whose last connection has ended: their names may be given again."""
+        rested = [name for name, until in self._resting.items() if until <= self._now()]
+        for name in rested:
+            del self._resting[name]
+        if rested:
+            self._keep(replace(self._books, slots=self._books.slots.forget(rested)))
 
     def _keep(self, books: Books) -> None:
         self._save(books)

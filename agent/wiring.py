@@ -40,7 +40,8 @@ class EnvoyProxies:
         table = translate(node, ports, self._options)
         self._cache.publish(table)
         refused = {error.slot: error.message for error in table.errors}
-        names = [slot.name for slot in node.slots if slot.name not in refused]
+        # A slot without a listener is only a filter for what Envoy drains: perhaps nobody asks for it any more.
+        names = [slot.name for slot in node.slots if slot.name in ports and slot.name not in refused]
         if not names:
             return Programmed(refused)
         result = await self._servicer.wait_acked({LISTENER: names, FILTER: names}, self._ack_timeout)
@@ -141,7 +142,7 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-DIRECTIONS = {Dir.INGRESS: Direction.INGRESS, Dir.EGRESS: Direction.EGRESS}
+DIRECTIONS: dict[int, Direction] = {Dir.INGRESS: Direction.INGRESS, Dir.EGRESS: Direction.EGRESS}
 
 
 def packet_record(event: Event) -> PacketRecord | None:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from agent.cli.options import bpffs_option, run_dir_option
 
@@ -20,7 +19,7 @@ from agent.cli.options import bpffs_option, run_dir_option
 def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
     """Show the node's health, endpoints, slots and problems. Exit code 1 if it is not ready."""
     if check:
-        sys.exit(_check(bpffs, output))
+        sys.exit(_check(run_dir, bpffs, output))
     from agent.config import RunDir
     from agent.status import fetch_status, print_status, status_console
 
@@ -32,12 +31,15 @@ def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
     sys.exit(0 if document["ready"] else 1)
 
 
-def _check(bpffs: Path, output: str) -> int:
-    from agent.doctor import examine, print_checks
+def _check(run_dir: Path, bpffs: Path, output: str) -> int:
+    from agent.doctor import examine, plain, print_checks
+    from agent.status import status_console
+    from bpf.features import State
+    from bpf.loader import Options
 
-    checks = examine(bpffs.absolute())
+    found = examine(Options(bpffs=bpffs.absolute(), run_dir=run_dir.absolute()))
     if output == "json":
-        click.echo(json.dumps([check.to_dict() for check in checks]))
+        click.echo(json.dumps(plain(found)))
     else:
-        print_checks(checks, Console(highlight=False, soft_wrap=True))
-    return 0 if all(check.ok for check in checks) else 1
+        print_checks(found, status_console())
+    return 0 if all(check.state is State.OK for check in found) else 1
