@@ -49,19 +49,23 @@ def main() -> int:
     try:
         wanted = benchmarks_for(arguments.only)
     except UnknownFigure as error:
-        parser.error(str(error))
+        return _refused(str(error))
     if os.geteuid() != 0:
-        parser.error("the bench makes network namespaces and programs the kernel: run it as root")
+        return _refused("the bench makes network namespaces and programs the kernel: run it as root")
     signal.signal(signal.SIGTERM, _interrupted)
     try:
         readings, failures = _measure([name for name in BENCHMARKS if name in wanted], progress)
     except KeyboardInterrupt:
-        print("bench: interrupted; what was started has been stopped", file=sys.stderr)
-        return 2
+        return _refused("interrupted; what was started has been stopped")
     _publish(readings, progress, keep=arguments.only is not None)
     for line in failures:
         print(f"bench: {line}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _refused(why: str) -> int:
+    print(f"bench: {why}", file=sys.stderr)
+    return 2
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:

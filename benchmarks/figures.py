@@ -81,7 +81,7 @@ BY_NAME = {figure.name: figure for figure in FIGURES}
 
 
 class UnknownFigure(Exception):
-    """Neither a figure nor a benchmark has this name; the text says what there is."""
+    """Neither a figure nor a benchmark has this name; the text says which benchmarks there are."""
 
 
 def benchmarks_for(only: str | None) -> list[str]:
@@ -93,9 +93,7 @@ def benchmarks_for(only: str | None) -> list[str]:
         return [only]
     if only in BY_NAME:
         return [BY_NAME[only].benchmark]
-    raise UnknownFigure(
-        f"no figure is called {only!r}: there are {', '.join(BY_NAME)}; or name one of {', '.join(names)}"
-    )
+    raise UnknownFigure(f"no figure is called {only!r}: a whole run prints them all, or name one of {', '.join(names)}")
 
 
 def _once(names: Iterable[str]) -> list[str]:

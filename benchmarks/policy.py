@@ -25,17 +25,18 @@ spec:
         protocol: TCP
 """
 
-# form -> the pattern of rule number n; the numbers have leading zeros, so that the last one sorts last
+# form -> the pattern of rule number n; the numbers have leading zeros, so that the last one sorts last. The regex has a
+# class before what tells the rules apart: joined naively, all ten thousand alternatives are alive while it is read.
 PATTERNS: dict[str, Callable[[int], str]] = {
     "exact": lambda n: f"/v1/ships/{n:05d}/landing",
     "prefix": lambda n: f"/v1/ships/{n:05d}/.*",
-    "regex": lambda n: f"/v1/ships/{n:05d}/[a-z]+-[0-9]+(/.*)?",
+    "regex": lambda n: f"/v[0-9]+/ships/{n:05d}/[a-z]+(/.*)?",
 }
 # form -> a path that rule number n, and no other, allows
 PATHS: dict[str, Callable[[int], str]] = {
     "exact": lambda n: f"/v1/ships/{n:05d}/landing",
     "prefix": lambda n: f"/v1/ships/{n:05d}/landing",
-    "regex": lambda n: f"/v1/ships/{n:05d}/bay-7/landing",
+    "regex": lambda n: f"/v1/ships/{n:05d}/landing/bay-7",
 }
 
 
