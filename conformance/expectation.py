@@ -1,7 +1,7 @@
 """What an outcome means: which answer the client gets, which flows tell of it, and which must not. Pure.
 
 The flows follow facts of Hubble: an HTTP exchange is two flows per proxy, REQUEST and RESPONSE, the latter with source
-and destination swapped and always FORWARDED; a packet denied by policy is a drop flow with reason POLICY_DENIED.
+and destination swapped and always FORWARDED; a packet that no policy allows is a drop flow with reason POLICY_DENIED.
 """
 
 from __future__ import annotations
@@ -61,13 +61,21 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """Who a probe is between, as flows name them. `destination` is a pattern, "" if flows cannot know it."""
+    """Who a probe is between, as flows name them: client, server (a pattern), and the address that was dialled, which
+    is all that the client's own door knows where that is a ClusterIP."""
 
     source: str
     source_ip: str
     destination: str
+    dialled_ip: str
     authority: str
     client_port: int
+
+    def destination_at(self, direction: str) -> str:
+        """The server as the flows of this direction name it."""
+        if direction == INGRESS or not self.destination.startswith("~"):
+            return self.destination
+        return f"{self.destination}|{re.escape(self.dialled_ip)}"
 
 
 REACTIONS: dict[Outcome, tuple[Reaction, ...]] = {
@@ -131,8 +139,9 @@ def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
     method, url = probe.request.method, f"http://{parties.authority}{probe.judged or probe.request.path}"
     common = {"event": "l7", "direction": direction.upper(), "l4": "TCP", "method": method, "url": url,
               "protocol": protocol}  # fmt: skip
-    there = {"source": parties.source, "destination": parties.destination, "destination_port": str(probe.target.port)}
-    back = {"source": parties.destination, "destination": parties.source, "source_port": str(probe.target.port)}
+    port, server = str(probe.target.port), parties.destination_at(direction)
+    there = {"source": parties.source, "destination": server, "destination_port": port}
+    back = {"source": server, "destination": parties.source, "source_port": port}
     request = {
         "l7": "REQUEST",
         "verdict": "DROPPED" if denied_here else "FORWARDED",
@@ -151,18 +160,16 @@ def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
 
 def _drop(probe: Probe, parties: Parties) -> Pattern:
     kind = (probe.protocol, probe.family)
-    pattern = {
+    return {
         "event": "drop",
         "verdict": "DROPPED",
-        "drop_reason": "POLICY_DENIED",
+        "drop_reason": probe.drop_reason,
         "direction": probe.at[-1].upper(),
         "source": parties.source,
+        "destination": parties.destination_at(probe.at[-1]),
         "l4": L4_NAME[kind],
         "summary": "~TCP Flags: .*" if probe.over else L4_SUMMARY[kind],
     }
-    if parties.destination and probe.at[-1] == INGRESS:
-        pattern["destination"] = parties.destination
-    return pattern
 
 
 def own_flows(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list[SeenFlow]:
@@ -172,8 +179,12 @@ def own_flows(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list
     every TCP flow of the client's address is theirs.
     """
     mine = [flow for flow in flows if parties.source_ip in (flow.source_ip, flow.destination_ip)]
-    if probe.protocol == "icmp" or len(probe.at) > 1:
-        return [flow for flow in mine if flow.l4 == L4_NAME[probe.protocol, probe.family]]
+    if probe.protocol == "icmp":
+        there, back = (parties.source_ip, parties.dialled_ip), (parties.dialled_ip, parties.source_ip)
+        pings = [flow for flow in mine if flow.l4 == L4_NAME[probe.protocol, probe.family]]
+        return [f for f in pings if (f.source_ip, f.destination_ip) == (back if f.reply == "true" else there)]
+    if len(probe.at) > 1:
+        return [flow for flow in mine if flow.l4 == "TCP"]
     port = str(parties.client_port)
     return [flow for flow in mine if port in (flow.source_port, flow.destination_port)]
 

@@ -29,6 +29,21 @@ class FlowLog:
         self._flows: deque[SeenFlow] = deque(maxlen=CAPACITY)
         self._count = 0
         self._arrived = asyncio.Event()
+        self._wanted: Timestamp | None = None
+
+    def connect(self) -> None:
+        """Ask the node, from now on, for flows: at the start, and again after it was started anew."""
+        self._wanted = Timestamp()
+        self._wanted.GetCurrentTime()
+        self._arrived.set()
+
+    async def wanted(self) -> Timestamp:
+        """For the feeder: since when flows are wanted, as soon as they are."""
+        while self._wanted is None:
+            self._arrived.clear()
+            await self._arrived.wait()
+        since, self._wanted, self.broken = self._wanted, None, ""
+        return since
 
     def mark(self) -> int:
         return self._count
@@ -60,20 +75,23 @@ class FlowLog:
 
 
 @asynccontextmanager
-async def follow(socket: Path) -> AsyncIterator[FlowLog]:
-    """A FlowLog that is fed from the Hubble API on this Unix socket for as long as the block runs."""
+async def following(socket: Path) -> AsyncIterator[FlowLog]:
+    """A FlowLog that `connect` feeds from the Hubble API on this Unix socket, for as long as the block runs."""
     log = FlowLog()
-    since = Timestamp()
-    since.GetCurrentTime()
-    async with grpc.aio.insecure_channel(f"unix://{socket}") as channel:
-        stub = observer_pb2_grpc.ObserverStub(channel)  # type: ignore[no-untyped-call]  # generated
-        call = stub.GetFlows(observer_pb2.GetFlowsRequest(follow=True, since=since))
-        async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(_read(call, log, socket))
-            try:
-                yield log
-            finally:
-                reader.cancel()
+    async with asyncio.TaskGroup() as tasks:
+        feeder = tasks.create_task(_feed(log, socket))
+        try:
+            yield log
+        finally:
+            feeder.cancel()
+
+
+async def _feed(log: FlowLog, socket: Path) -> None:
+    while True:
+        since = await log.wanted()
+        async with grpc.aio.insecure_channel(f"unix://{socket}") as channel:
+            stub = observer_pb2_grpc.ObserverStub(channel)  # type: ignore[no-untyped-call]  # generated
+            await _read(stub.GetFlows(observer_pb2.GetFlowsRequest(follow=True, since=since)), log, socket)
 
 
 async def _read(call: grpc.aio.UnaryStreamCall, log: FlowLog, socket: Path) -> None:

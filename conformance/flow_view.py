@@ -48,6 +48,7 @@ class SeenFlow:
         ends = [(self.source, self.source_port), (self.destination, self.destination_port)]
         left, right = reversed(ends) if self.reply == "true" else ends
         kind = f"http-{self.l7.lower()}" if self.l7 else self.event
+        kind = f"{kind} {self.drop_reason}".rstrip()
         return f"{':'.join(left)} {arrow} {':'.join(right)} {kind} {self.direction} {self.verdict} ({self.summary})"
 
 

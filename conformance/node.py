@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from conformance import netns
 from conformance.errors import EnvironmentFailure, NotEnforced
+from conformance.footprint import footprint, left_behind
 from conformance.galaxy import NODE, Galaxy
 
 START_PATIENCE = 30.0  # seconds until the node is ready: compiling BPF on a slow machine takes some
@@ -32,13 +32,14 @@ Status = Mapping[str, Any]
 DEFLECTOR = Path(sys.executable).parent / "deflector"
 
 
-@dataclass(slots=True)
 class Node:
-    """A running node. `refused` are files that it may not enforce (they are no good on purpose)."""
+    """A node of a galaxy. `refused` are files that it may not enforce (they are no good on purpose)."""
 
-    galaxy: Galaxy
-    process: asyncio.subprocess.Process
-    refused: set[str] = field(default_factory=set)
+    def __init__(self, galaxy: Galaxy) -> None:
+        self.galaxy = galaxy
+        self.refused: set[str] = set()
+        self._process: asyncio.subprocess.Process | None = None
+        self._untouched = footprint(galaxy)
 
     @property
     def log_file(self) -> Path:
@@ -57,10 +58,9 @@ class Node:
 
     async def status(self) -> dict[str, Any] | None:
         """The node's status document, or None while it does not answer."""
-        if self.process.returncode is not None:
-            raise EnvironmentFailure(
-                f"deflector run ended with exit code {self.process.returncode}: {self._last_words()}"
-            )
+        if self._process is None or self._process.returncode is not None:
+            code = self._process.returncode if self._process else "-"
+            raise EnvironmentFailure(f"deflector run has ended with exit code {code}: {self._last_words()}")
         argv = [str(DEFLECTOR), "status", "-o", "json", "--run-dir", str(self.galaxy.run_dir)]
         asker = await asyncio.create_subprocess_exec(
             *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
@@ -77,6 +77,40 @@ class Node:
         except ValueError:
             return None
         return document if isinstance(document, dict) else None
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready. Raises EnvironmentFailure."""
+        if not DEFLECTOR.exists():
+            raise EnvironmentFailure(f"{DEFLECTOR} is missing: run 'make setup'")
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *("setpriv", "--pdeathsig", "TERM", *command(self.galaxy)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us: the node is stopped in order
+            )
+        await self.ready()
+
+    async def kill(self) -> None:
+        """kill -9 of the agent, and of nothing else."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def stop(self) -> list[str]:
+        """SIGTERM, a bounded wait, and SIGKILL if it must be; returns what is not as it was before the node came."""
+        if self._process is None or self._process.returncode is not None:
+            return ["it had ended before it was stopped"]
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_PATIENCE):
+                code = await self._process.wait()
+        except TimeoutError:
+            await self.kill()
+            return [f"it has not ended {STOP_PATIENCE:.0f} s after SIGTERM"]
+        ended_badly = [f"it ended with exit code {code}"] if code else []
+        return ended_badly + left_behind(self._untouched, footprint(self.galaxy))
 
     async def ready(self) -> None:
         """Wait until the node is ready and enforces the manifests. Raises EnvironmentFailure saying what is missing."""
@@ -138,32 +172,10 @@ def command(galaxy: Galaxy) -> list[str]:
 
 @asynccontextmanager
 async def running(galaxy: Galaxy) -> AsyncIterator[Node]:
-    """Start a node, wait until it is ready, and stop it with SIGTERM at the end. It ends with us, come what may."""
-    if not DEFLECTOR.exists():
-        raise EnvironmentFailure(f"{DEFLECTOR} is missing: run 'make setup'")
-    with (galaxy.folder / "node.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "TERM", *command(galaxy)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for us: the node is stopped in order
-        )
-    node = Node(galaxy, process)
+    """A node that runs and is ready; it is stopped at the end, and ends with us, come what may."""
+    node = Node(galaxy)
     try:
-        await node.ready()
+        await node.start()
         yield node
     finally:
-        await stop(node)
-
-
-async def stop(node: Node) -> int:
-    """SIGTERM, a bounded wait, and SIGKILL if it must be; returns the exit code."""
-    if node.process.returncode is None:
-        node.process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_PATIENCE):
-                await node.process.wait()
-        except TimeoutError:
-            node.process.kill()
-    return await node.process.wait()
+        await node.stop()

@@ -23,8 +23,10 @@ from conformance.scenario import (
     Apply,
     Ask,
     Close,
+    Command,
     Level,
     Open,
+    Order,
     Outcome,
     Policy,
     Probe,
@@ -210,6 +212,10 @@ def _settle(fields: Fields, policies: Mapping[str, Policy]) -> Step:
     return step
 
 
+def _command(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+    return Command(Order(fields.choice("node", tuple(Order))))
+
+
 def _ask(fields: Fields, policies: Mapping[str, Policy]) -> Step:
     entries = fields.take("probe", list)
     probes = [probe for n, entry in enumerate(entries) for probe in _probes(entry, f"{fields.path}.probe[{n}]")]
@@ -225,6 +231,7 @@ STEPS: dict[str, Callable[[Fields, Mapping[str, Policy]], Step]] = {
     "close": _close,
     "traffic": _traffic,
     "settle": _settle,
+    "node": _command,
 }
 
 VARIED = ("from", "to", "ip", "http", "request")  # a list here stands for one probe per entry
@@ -250,6 +257,7 @@ def _probe(fields: Fields) -> Probe:
         status=fields.take("status", int, 200),
         at=fields.names("at", [INGRESS]),
         judged=fields.take("judged", str, ""),
+        drop_reason=fields.take("drop_reason", str, "POLICY_DENIED"),
         body_has=fields.take("body_has", str, ""),
         over=fields.take("over", str, ""),
         flows=tuple(_flow(flow, f"{fields.path}.flows[{n}]") for n, flow in enumerate(fields.take("flows", list, []))),

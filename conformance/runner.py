@@ -12,7 +12,7 @@ from collections.abc import Collection
 from conformance import suites
 from conformance.blueprint import star_wars
 from conformance.errors import EnvironmentFailure
-from conformance.flow_log import follow
+from conformance.flow_log import following
 from conformance.galaxy import galaxy
 from conformance.node import running
 from conformance.report import QuietReporter, Report, Reporter, ScenarioResult, versions
@@ -44,7 +44,8 @@ async def _run(suite: Suite, scenarios: tuple[Scenario, ...], reporter: Reporter
     reporter.stage("creating the galaxy")
     with galaxy(GALAXIES[suite.name](), prefix=prefix) as made:
         reporter.stage("starting the node")
-        async with running(made) as node, follow(node.hubble_socket) as log:
+        async with running(made) as node, following(node.hubble_socket) as log:
+            log.connect()
             stage = Stage(suite, made, node, log)
             for number, scenario in enumerate(scenarios, 1):
                 reporter.started(scenario, number, len(scenarios))

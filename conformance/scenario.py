@@ -1,7 +1,7 @@
 """Suites as data: frozen values; conformance.parse makes them from YAML. Pure.
 
 Suite     policies by name, scenarios
-Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle
+Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle | node
 Probe     who asks whom for what, and what is expected: an outcome and the flows that tell of it
 """
 
@@ -72,8 +72,9 @@ class Probe:
     """One question and the answer that is right.
 
     `at` names the directions whose proxies see the request, in order; the last one denies or drops where that is
-    expected. `judged` is the path as the proxy sees it, if that is not the one that is sent. `over` is the name of an
-    open connection. `flows` are expected beside those that the outcome implies: field -> value, or ~regex.
+    expected. `judged` is the path as the proxy sees it, if that is not the one that is sent. `drop_reason` is Hubble's
+    name for why packets are dropped. `over` is the name of an open connection. `flows` are expected beside those that
+    the outcome implies: field -> value, or ~regex.
     """
 
     source: str
@@ -85,6 +86,7 @@ class Probe:
     status: int = 200
     at: tuple[str, ...] = (INGRESS,)
     judged: str = ""
+    drop_reason: str = "POLICY_DENIED"
     body_has: str = ""
     over: str = ""
     flows: tuple[Mapping[str, str], ...] = ()
@@ -163,7 +165,22 @@ class Settle:
     resets: bool = False
 
 
-Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle
+class Order(StrEnum):
+    """What is done to the node itself. KILL spares its proxies; STOP must leave nothing behind."""
+
+    KILL = "kill"
+    STOP = "stop"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Kill, stop or start the node; a start waits until it is ready and enforces everything."""
+
+    order: Order
+
+
+Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle | Command
 
 
 @dataclass(frozen=True, slots=True)

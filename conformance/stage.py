@@ -24,7 +24,9 @@ from conformance.scenario import (
     Apply,
     Ask,
     Close,
+    Command,
     Open,
+    Order,
     Outcome,
     Probe,
     Refuse,
@@ -130,6 +132,8 @@ class Stage:
                 await self._traffic(act, step)
             case Settle():
                 await self._settle(act, step)
+            case Command():
+                await self._command(act, step)
 
     async def _change(self, act: Act, effect: Callable[[], None]) -> None:
         begun = time.monotonic()
@@ -147,6 +151,21 @@ class Stage:
         self._galaxy.manifests.write(file, step.text)
         await self._node.complained(step.complaint)
         act.checks += 1
+
+    async def _command(self, act: Act, step: Command) -> None:
+        begun = time.monotonic()
+        match step.order:
+            case Order.KILL:
+                await self._node.kill()
+            case Order.STOP:
+                problems = await self._node.stop()
+                act.checks += 1
+                if problems:
+                    act.failures.append(Failure("stop of the node", tuple(problems)))
+            case Order.START:
+                await self._node.start()
+                self._log.connect()
+        act.change = Change(begun, time.monotonic())
 
     async def _ask(self, act: Act, step: Ask) -> None:
         calls = [call for probe in step.probes for call in await self._calls(act, probe)]
@@ -206,7 +225,7 @@ class Stage:
             destination = call.remote[0]
         source = call.local[0] if probe.source in (NODE, WORLD) else str(blueprint.pod(probe.source))
         host = (probe.request.host if probe.request else "") or authority(*call.remote)
-        return Parties(source, call.local[0], destination, host, call.local[1])
+        return Parties(source, call.local[0], destination, call.remote[0], host, call.local[1])
 
     def _flows(self, asked: Asked) -> list[SeenFlow]:
         return own_flows(asked.call.probe, asked.parties, self._log.since(asked.mark))

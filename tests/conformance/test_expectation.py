@@ -18,7 +18,7 @@ from conformance.expectation import (
 from conformance.flow_view import SeenFlow, missing
 from conformance.scenario import Outcome, Probe, Request, Target
 
-PARTIES = Parties("default/tiefighter", "10.0.0.1", "default/deathstar", "10.0.0.2", 20001)
+PARTIES = Parties("default/tiefighter", "10.0.0.1", "default/deathstar", "10.0.0.2", "10.0.0.2", 20001)
 LAND = Probe("tiefighter", Target("pod", "deathstar"), Outcome.FORWARDED, Request("POST", "/v1/request-landing"))
 URL = "http://10.0.0.2/v1/request-landing"
 ASKED = SeenFlow(
@@ -130,5 +130,7 @@ def test_flows_are_told_apart_by_the_clients_port() -> None:
     other = replace(ASKED, source_port="20002")
     assert own_flows(LAND, PARTIES, [other, ASKED, ANSWERED, DROP]) == [ASKED, ANSWERED, DROP]
     ping = replace(LAND, protocol="icmp", request=None)
-    echo = SeenFlow(source_ip="10.0.0.1", l4="ICMPv4")
-    assert own_flows(ping, PARTIES, [ASKED, echo]) == [echo]
+    echo = SeenFlow(source_ip="10.0.0.1", destination_ip="10.0.0.2", l4="ICMPv4")
+    reply = SeenFlow(source_ip="10.0.0.2", destination_ip="10.0.0.1", l4="ICMPv4", reply="true")
+    theirs = replace(echo, source_ip="10.0.0.2", destination_ip="10.0.0.1")
+    assert own_flows(ping, PARTIES, [ASKED, echo, reply, theirs]) == [echo, reply]
