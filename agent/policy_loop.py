@@ -20,7 +20,7 @@ from policies.manifests import FileEvent
 from policies.repository import Repository
 from policies.world import World
 
-RETRY_DELAY = 1.0  # seconds until what is incomplete is tried again
+RETRY_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until what is incomplete is tried again; the last one repeats
 
 log = logging.getLogger("deflector.policy")
 
@@ -55,6 +55,7 @@ class PolicyLoop:
         self._due = asyncio.Event()
         self._listed = False
         self._revision = 0
+        self._tries = 0  # in a row, with nothing new
 
     @property
     def pending(self) -> bool:
@@ -83,6 +84,7 @@ class PolicyLoop:
         """Regenerate whenever something is due, for ever."""
         while True:
             await self._wait_until_due()
+            self._tries = 0 if self._due.is_set() else self._tries + 1
             self._due.clear()
             await self._regenerate()
 
@@ -99,8 +101,9 @@ class PolicyLoop:
 
     async def _wait_until_due(self) -> None:
         incomplete = self._listed and not self.enforced.complete
+        delay = RETRY_DELAYS[min(self._tries, len(RETRY_DELAYS) - 1)] if incomplete else None
         try:
-            async with asyncio.timeout(RETRY_DELAY if incomplete else None):
+            async with asyncio.timeout(delay):
                 await self._due.wait()
                 while not self._listed:
                     self._due.clear()

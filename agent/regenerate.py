@@ -105,19 +105,19 @@ class Regenerator:
         degraded = dict(told.refused)
         if told.refused:
             failed = {slot.group for slot in node.slots if slot.name in told.refused}
+            never_served = told.refused.keys() - self._proven
             node, told = await self._tell(_with_last_good(desired, self.enforced, failed))
+            node = self._without(node, never_served)
             degraded.update(told.refused)
         unproven = set(told.refused) | (told.missing - self._proven)
         ports = {name: port for name, port in self.ports.items() if name not in unproven}
         await self._kernel.program(node, ports)
         await self._retire(node)
-        # A new listener that was refused may have met a busy port: let the next try take another one.
-        self._keep(replace(self._books, ports=self._books.ports.without(set(told.refused) - self._proven)))
         self.enforced = replace(node, slots=tuple(s for s in node.slots if s.name not in unproven))
         self._proven = {slot.name for slot in self.enforced.slots if slot.name in self.ports}
         lines = [f"slot {name}: refused by the proxy: {words}" for name, words in sorted(degraded.items())]
         lines += [f"slot {name}: no proxy has confirmed it yet" for name in sorted(told.missing)]
-        return Outcome(node, tuple(lines), complete=not told.missing and not told.refused)
+        return Outcome(node, tuple(lines), complete=not told.missing and not degraded)
 
     async def _tell(self, desired: NodePolicy) -> tuple[NodePolicy, Programmed]:
         """Assign slots and ports, write that down, and tell the proxies everything but what is to be retired."""
@@ -130,6 +130,13 @@ class Regenerator:
         self._keep(Books(book, ports))
         await self._kernel.reserve(ports.by_slot.values())
         return node, await self._proxies.program(_staged(node, self.enforced), ports.by_slot)
+
+    def _without(self, node: NodePolicy, refused: Iterable[str]) -> NodePolicy:
+        """Slots that never served have nothing to drain: the name is free at once, and the next try takes another port
+        (a refused listener may have met a busy one)."""
+        gone = set(refused)
+        self._keep(Books(self._books.slots.forget(gone), self._books.ports.without(gone)))
+        return replace(node, slots=tuple(slot for slot in node.slots if slot.name not in gone))
 
     async def _retire(self, node: NodePolicy) -> None:
         """The kernel sends nothing there any more: change what inactive slots answer, then take their listeners away.
