@@ -2,9 +2,6 @@
 SHELL := /bin/bash
 PY    := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
-PURE  := policies/types.py policies/ir.py policies/errors.py policies/crd.py policies/sanitize.py policies/objects.py \
-         policies/labels.py policies/selectors.py policies/identity.py policies/repository.py policies/merge.py policies/compiler.py policies/slots.py
-
 .PHONY: help setup demo test check bench goldens fuzz clean
 .DEFAULT_GOAL := help
 
