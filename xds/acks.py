@@ -48,8 +48,9 @@ class AckBook:
         for key in removed:
             self._held.pop(key, None)
 
-    def nacked(self, keys: Iterable[Key]) -> None:
-        """Envoy applies a response resource by resource (envoy PR 6024), so after a NACK all of it is unknown."""
+    def forget(self, keys: Iterable[Key]) -> None:
+        """What the proxy holds of these is unknown: it was NACKed with them (Envoy applies a response resource by
+        resource, envoy PR 6024), or it has asked for them anew."""
         for key in keys:
             self._held.pop(key, None)
 

@@ -22,7 +22,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 from xds.acks import AckBook, AckResult, one_line
 from xds.cache import SnapshotCache
 from xds.resources import FILTER, LISTENER, Key
-from xds.session import Acked, DeltaSession, Nacked, Output, ProtocolError, Send, SotwSession
+from xds.session import Acked, DeltaSession, Forgotten, Nacked, Output, ProtocolError, Send, SotwSession
 from xds.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -191,12 +191,15 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
                     self._book.acked(versions, removed)
                     self._cache.accepted(versions)
                     self._tell_waiters()
+                case Forgotten(keys):
+                    self._book.forget(keys)
+                    self._tell_waiters()
                 case Nacked():
                     self._refused(stream, output)
 
     def _refused(self, stream: _Stream, nack: Nacked) -> None:
         """Mend the world, and tell it again: also where it did not change, as the session has held its tongue."""
-        self._book.nacked([*nack.versions, *nack.removed])
+        self._book.forget([*nack.versions, *nack.removed])
         guilty = self._cache.rejected(nack.versions, nack.message)
         names = ", ".join(sorted(key.name for key in guilty)) or "what has changed since"
         log.warning("the proxy refused %s: %s", names, one_line(nack.message))

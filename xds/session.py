@@ -13,7 +13,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol):
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from envoy.service.discovery.v3.discovery_pb2 import (
@@ -26,7 +26,7 @@ from envoy.service.discovery.v3.discovery_pb2 import Resource as DeltaResource
 
 from xds.resources import FILTER, TYPE_ORDER, WHOLE_WORLD_TYPES, Key, Resource
 from xds.snapshot import Snapshot, version_of
-from xds.subscription import Subscription
+from xds.subscription import WILDCARD, Subscription
 
 MAX_TYPES = 16  # resource types that one stream may ask for
 MAX_NAMES = 100_000  # names of one type that one stream may ask for
@@ -64,7 +64,14 @@ class Nacked:
     message: str
 
 
-Output = Send | Acked | Nacked
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The client does not hold these any more, or asks for them as if it did not: earlier ACKs of them are void."""
+
+    keys: frozenset[Key]
+
+
+Output = Send | Acked | Nacked | Forgotten
 _Watch = TypeVar("_Watch", "_SotwWatch", "_DeltaWatch")
 
 
@@ -76,6 +83,10 @@ class _Sent:
     version: str
     versions: Mapping[str, str]
     removed: frozenset[str] = frozenset()
+
+    def without(self, names: Collection[str]) -> _Sent:
+        versions = {name: version for name, version in self.versions.items() if name not in names}
+        return replace(self, versions=versions, removed=self.removed.difference(names))
 
     def keyed(self, type_url: str) -> Mapping[Key, str]:
         return {Key(type_url, name): version for name, version in self.versions.items()}
@@ -122,14 +133,23 @@ class SotwSession:
             watch = self._watches[request.type_url] = _SotwWatch(request.type_url)
         elif watch.sent is None or request.response_nonce != watch.sent.nonce:
             return []
-        watch.subscription.replace(request.resource_names)
         outputs = list(self._answer(watch, request))
+        outputs += self._subscribe(watch, request.resource_names)
         return outputs if _is_refusal(outputs) else [*outputs, *self._due(watch)]
 
     def on_snapshot(self, world: Snapshot) -> list[Output]:
         """A new world: what is due to the client now, in the order of types."""
         self._world = world
         return [output for watch in _in_order(self._watches) for output in self._due(watch)]
+
+    def _subscribe(self, watch: _SotwWatch, names: Collection[str]) -> Iterator[Output]:
+        """A name that was not asked for a moment ago is sent even if it was sent before: Envoy forgets a filter when
+        it gives up a listener, and has asked for `*` meanwhile, as its list of names was empty."""
+        added = set(names) - watch.subscription.names - {WILDCARD}
+        watch.subscription.replace(names)
+        if watch.type_url in WHOLE_WORLD_TYPES:
+            return
+        yield from _forget(watch, added | {name for name in watch.held if not watch.subscription.wants(name)})
 
     def _answer(self, watch: _SotwWatch, request: DiscoveryRequest) -> Iterator[Output]:
         """What the request says about the response that it answers; a request that only changes names says it again."""
@@ -154,10 +174,7 @@ class SotwSession:
                 yield self._send(watch, wanted, version)
             return
         # This protocol cannot say that such a resource is gone; what refers to it goes, and that is acknowledged.
-        gone = frozenset(Key(watch.type_url, name) for name in watch.held if name not in wanted)
-        watch.held = {name: version for name, version in watch.held.items() if name in wanted}
-        if gone:
-            yield Acked({}, gone)
+        yield from _forget(watch, watch.held.keys() - wanted.keys())
         changed = {name: r for name, r in wanted.items() if watch.held.get(name) != r.version}
         if changed:
             yield self._send(watch, changed, version_of(wanted.values()))
@@ -208,7 +225,7 @@ class DeltaSession:
         outputs = list(self._answer(watch, request))
         asks = bool(is_first or request.resource_names_subscribe or request.resource_names_unsubscribe)
         if asks:
-            self._subscribe(watch, request, is_first=is_first)
+            outputs += self._subscribe(watch, request, is_first=is_first)
         if _is_refusal(outputs) or not (asks or watch.has_more):
             return outputs
         return [*outputs, *self._due(watch)]
@@ -218,12 +235,11 @@ class DeltaSession:
         self._world = world
         return [output for watch in _in_order(self._watches) for output in self._due(watch)]
 
-    def _subscribe(self, watch: _DeltaWatch, request: DeltaDiscoveryRequest, *, is_first: bool) -> None:
+    def _subscribe(self, watch: _DeltaWatch, request: DeltaDiscoveryRequest, *, is_first: bool) -> Iterator[Output]:
         """[sub] Who subscribes again is sent again; who unsubscribes from a name while `*` lasts is told again."""
         names, gone = request.resource_names_subscribe, request.resource_names_unsubscribe
         watch.subscription.change(names, gone, is_first=is_first)
-        for name in (*names, *gone):
-            watch.held.pop(name, None)
+        yield from _forget(watch, {*names, *gone} - {WILDCARD})
         if is_first:
             # Claimed from an earlier stream, of whatever version: sent again if it exists, told gone if it does not.
             watch.held.update((name, "claimed") for name in request.initial_resource_versions)
@@ -284,6 +300,19 @@ def _check(type_url: str, known: Collection[str], names: int) -> None:
         raise ProtocolError(f"more than {MAX_TYPES} resource types on one stream")
     if names > MAX_NAMES:
         raise ProtocolError(f"more than {MAX_NAMES} resource names of {type_url}")
+
+
+def _forget(watch: _SotwWatch | _DeltaWatch, names: Collection[str]) -> Iterator[Output]:
+    """Forget what the client was sent under these names; answers to responses under way say nothing of them then."""
+    if not names:
+        return
+    for name in names:
+        watch.held.pop(name, None)
+    if isinstance(watch, _DeltaWatch):
+        watch.pending = {nonce: sent.without(names) for nonce, sent in watch.pending.items()}
+    elif watch.sent is not None:
+        watch.sent = watch.sent.without(names)
+    yield Forgotten(frozenset(Key(watch.type_url, name) for name in names))
 
 
 def _is_refusal(outputs: Collection[Output]) -> bool:

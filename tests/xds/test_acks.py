@@ -37,7 +37,7 @@ def test_a_refusal_counts_even_though_the_last_good_form_was_accepted() -> None:
 def test_after_a_nack_all_of_the_response_is_unknown() -> None:
     book = AckBook()
     book.acked({A: "1", B: "1"}, ())
-    book.nacked([A, B])
+    book.forget([A, B])
     assert book.judge({A: "1", B: "1"}, {}).missing == {A, B}
 
 

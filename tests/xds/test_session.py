@@ -9,7 +9,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 
 from tests.xds.worlds import CDS, ECDS, LDS, filters, listeners, thing, world
 from xds.resources import Key, Resource
-from xds.session import MAX_TYPES, WINDOW, Acked, DeltaSession, Nacked, ProtocolError, Send, SotwSession
+from xds.session import MAX_TYPES, WINDOW, Acked, DeltaSession, Forgotten, Nacked, ProtocolError, Send, SotwSession
 from xds.snapshot import Snapshot
 
 
@@ -18,17 +18,17 @@ class Client:
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.facts: list[Acked | Nacked] = []
+        self.facts: list[Acked | Nacked | Forgotten] = []
         self.responses: list[Any] = []
 
-    def _take(self, outputs: list[Any]) -> list[Any]:
+    def take(self, outputs: list[Any]) -> list[Any]:
         sent = [output.message for output in outputs if isinstance(output, Send)]
         self.facts += [output for output in outputs if not isinstance(output, Send)]
         self.responses += sent
         return sent
 
     def world_is(self, snapshot: Snapshot) -> list[Any]:
-        return self._take(self.session.on_snapshot(snapshot))
+        return self.take(self.session.on_snapshot(snapshot))
 
     def last(self, type_url: str) -> Any:
         return next(r for r in reversed(self.responses) if r.type_url == type_url)
@@ -40,7 +40,7 @@ class Sotw(Client):
 
     def ask(self, type_url: str, *names: str, nonce: str = "", version: str = "") -> list[Any]:
         request = DiscoveryRequest(type_url=type_url, resource_names=names, response_nonce=nonce, version_info=version)
-        return self._take(self.session.on_request(request))
+        return self.take(self.session.on_request(request))
 
     def ack(self, type_url: str, *names: str) -> list[Any]:
         return self.ask(type_url, *names, nonce=self.last(type_url).nonce)
@@ -50,7 +50,7 @@ class Sotw(Client):
             type_url=type_url, resource_names=names, response_nonce=nonce or self.last(type_url).nonce
         )
         request.error_detail.message = why
-        return self._take(self.session.on_request(request))
+        return self.take(self.session.on_request(request))
 
 
 class Delta(Client):
@@ -58,7 +58,7 @@ class Delta(Client):
         super().__init__(DeltaSession(snapshot))
 
     def ask(self, type_url: str, *names: str, drop: tuple[str, ...] = (), claims: dict[str, str] | None = None) -> Any:
-        return self._take(
+        return self.take(
             self.session.on_request(
                 DeltaDiscoveryRequest(
                     type_url=type_url,
@@ -71,12 +71,12 @@ class Delta(Client):
 
     def ack(self, response: Any) -> list[Any]:
         request = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
-        return self._take(self.session.on_request(request))
+        return self.take(self.session.on_request(request))
 
     def nack(self, response: Any, why: str) -> list[Any]:
         request = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
         request.error_detail.message = why
-        return self._take(self.session.on_request(request))
+        return self.take(self.session.on_request(request))
 
 
 def names(response: Any) -> list[str]:
@@ -189,7 +189,16 @@ def test_sotw_a_filter_that_is_gone_needs_no_acknowledgement() -> None:
     envoy.ask(ECDS, "a")
     envoy.ack(ECDS, "a")
     envoy.world_is(world())
-    assert envoy.facts[-1] == Acked({}, frozenset({Key(ECDS, "a")}))
+    assert envoy.facts[-1] == Forgotten(frozenset({Key(ECDS, "a")}))
+
+
+def test_sotw_a_name_given_up_and_asked_for_again_is_sent_again() -> None:
+    """Envoy, when a listener fails to bind: its filter is asked for, given up by an empty list, and asked for anew."""
+    envoy = Sotw(world(*filters(a="1")))
+    assert [names(r) for r in envoy.ask(ECDS)] == [["a"]]
+    envoy.ack(ECDS)
+    assert [names(r) for r in envoy.ack(ECDS, "a")] == [["a"]]
+    assert envoy.facts[-1] == Forgotten(frozenset({Key(ECDS, "a")}))
 
 
 def test_sotw_a_request_without_nonce_begins_anew() -> None:
@@ -241,7 +250,7 @@ def test_delta_filters_are_told_one_by_one_so_that_a_nack_names_its_culprit() ->
     assert [names(r) for r in answers] == [["a"], ["b"]]
     envoy.ack(answers[0])
     envoy.nack(answers[1], "no")
-    assert envoy.facts == [
+    assert envoy.facts[-2:] == [
         Acked(keys(ECDS, *filters(a="1")), frozenset()),
         Nacked(keys(ECDS, *filters(b="bad")), frozenset(), "no"),
     ]
@@ -268,6 +277,17 @@ def test_delta_who_subscribes_again_is_sent_again() -> None:
     envoy = Delta(world(*filters(a="1")))
     envoy.ack(envoy.ask(ECDS, "a")[0])
     assert [names(r) for r in envoy.ask(ECDS, "a")] == [["a"]]
+    assert envoy.facts[-1] == Forgotten(frozenset({Key(ECDS, "a")}))
+
+
+def test_delta_a_late_ack_of_what_was_given_up_meanwhile_says_nothing() -> None:
+    """Envoy, when a listener fails to bind: its filter is asked for, given up, ACKed late and asked for anew."""
+    envoy = Delta(world(*filters(a="1")))
+    [answer] = envoy.ask(ECDS, "a")
+    envoy.ask(ECDS, drop=("a",))
+    envoy.ack(answer)
+    assert envoy.facts[-1] == Acked({}, frozenset())
+    assert [names(r) for r in envoy.ask(ECDS, "a")] == [["a"]]
 
 
 def test_delta_unsubscribed_is_not_sent() -> None:
@@ -287,8 +307,8 @@ def test_delta_unsubscribing_a_name_while_wildcard_tells_it_again() -> None:
 def test_delta_an_unknown_nonce_answers_nothing_but_its_names_count() -> None:
     envoy = Delta(world(*filters(a="1")))
     request = DeltaDiscoveryRequest(type_url=ECDS, response_nonce="never", resource_names_subscribe=["a"])
-    assert [names(output.message) for output in envoy.session.on_request(request)] == [["a"]]
-    assert envoy.facts == []
+    assert [names(r) for r in envoy.take(envoy.session.on_request(request))] == [["a"]]
+    assert not any(isinstance(fact, Acked) for fact in envoy.facts)
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
