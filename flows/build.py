@@ -9,7 +9,6 @@ then a seventh of the size (3.4 MB against 23.5 MB for 4095) and most are overwr
 from __future__ import annotations
 
 import ipaddress
-from functools import lru_cache
 from typing import NamedTuple, TypeVar, cast
 
 from flow import flow_pb2
@@ -105,7 +104,11 @@ class Builder:
             flow.l4.TCP.source_port = exchange[1]
             headers = record.request_headers
         if headers:
-            http.headers.extend([_header(pair) for pair in headers])
+            add = http.headers.add
+            for key, value in headers:
+                header = add()  # and then its fields: half the time of add(key=..., value=...)
+                header.key = key
+                header.value = value
         if record.trace_id:
             flow.trace_context.parent.trace_id = record.trace_id
         flow.Summary = http_summary(half)
@@ -244,11 +247,6 @@ def _keep(kept: dict[K, V], key: K, value: V) -> V:
         kept.clear()
     kept[key] = value
     return value
-
-
-@lru_cache(maxsize=4096)
-def _header(pair: tuple[str, str]) -> flow_pb2.HTTPHeader:
-    return flow_pb2.HTTPHeader(key=pair[0], value=pair[1])
 
 
 def _endpoint(known: EndpointRef) -> flow_pb2.Endpoint:

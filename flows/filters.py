@@ -7,27 +7,25 @@ is not supported is an error, never ignored: a filter that lets too much through
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
-from urllib.parse import unquote_to_bytes
+from typing import Any, TypeVar
 
 import re2
 from flow import flow_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from flows.build import EVENT_L7
+from flows.patterns import address, name_pattern, network, node_pattern, path_of, within
 from flows.selectors import SelectorError, parse_selector, selects
 
+T = TypeVar("T")
 Predicate = Callable[[flow_pb2.Flow], bool]
 
 STATUS = re.compile(r"[1-5][0-9]{2}\Z")
 STATUS_PREFIX = re.compile(r"[1-5][0-9]?\+\Z")
 PORT = re.compile(r"[0-9]+\Z")
-DNS_NAME = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)"
-DEFAULT_CLUSTER = "default"
 L4_PROTOCOLS = {
     "icmp": ("ICMPv4", "ICMPv6"),
     "icmpv4": ("ICMPv4",),
@@ -39,8 +37,6 @@ L4_PROTOCOLS = {
     "vrrp": ("VRRP",),
 }
 L7_PROTOCOLS = ("dns", "http", "kafka")
-URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class FilterError(ValueError):
@@ -78,6 +74,13 @@ def _sees_l7(types: Iterable[flow_pb2.EventTypeFilter]) -> bool:
     return not kinds or EVENT_L7 in kinds
 
 
+def _parsed(parse: Callable[[str], T], value: str) -> T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise FilterError(str(error)) from None
+
+
 # Each of the following compiles the values of a field. `get` takes the compared part out of a flow.
 
 
@@ -111,41 +114,16 @@ def _ips(field: str) -> Callable[[Any], Predicate]:
     get = attrgetter(f"IP.{field}")
 
     def compiled(values: Any) -> Predicate:
-        addresses = frozenset(value for value in values if "/" not in value)
-        networks = [_network(value) for value in values if "/" in value]
-        for address in addresses:
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
-                raise FilterError(f"invalid IP address {address!r} in filter") from None
+        addresses = frozenset(_parsed(address, value) for value in values if "/" not in value)
+        networks = [_parsed(network, value) for value in values if "/" in value]
 
         def matches(flow: flow_pb2.Flow) -> bool:
             ip = get(flow)
-            return bool(ip) and (ip in addresses or (bool(networks) and _within(ip, networks)))
+            return bool(ip) and (ip in addresses or (bool(networks) and within(ip, networks)))
 
         return matches
 
     return compiled
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _network(text: str) -> Network:
-    try:
-        if not PORT.match(text.rpartition("/")[2]):  # a mask of dots is no prefix length
-            raise ValueError(text)
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise FilterError(f"invalid IP prefix {text!r} in filter") from None
-
-
-def _within(ip: str, networks: Iterable[Network]) -> bool:
-    try:
-        address = ipaddress.ip_address(ip)
-    except ValueError:
-        return False
-    return any(address in network for network in networks)
 
 
 def _namespaced(part: str, name_field: str) -> Callable[[Any], Predicate]:
@@ -202,33 +180,18 @@ def _labels(get: Callable[[flow_pb2.Flow], Sequence[str]]) -> Callable[[Any], Pr
 
 def _fqdns(field: str) -> Callable[[Any], Predicate]:
     def compiled(values: Any) -> Predicate:
-        pattern = re.compile("|".join(_name_pattern(value) for value in values))
+        pattern = re.compile("|".join(_parsed(name_pattern, value) for value in values))
         return lambda flow: any(pattern.fullmatch(name) for name in getattr(flow, field))
 
     return compiled
 
 
-def _name_pattern(text: str) -> str:
-    name = text.strip().removesuffix(".").lower()
-    if not name or name.endswith(".") or re.search(r"[^-_.0-9a-z*]", name):
-        raise FilterError(f"{text!r} is not a pattern of a DNS name")
-    return re.escape(name).replace(r"\*", "[-.0-9a-z]*")
-
-
 def _node_names(values: Any) -> Predicate:
-    patterns = []
-    for value in values:
-        cluster, _, node = value.rpartition("/")
-        if not value or "/" in cluster:
-            raise FilterError(f"{value!r} is not a node pattern: [cluster/]node")
-        patterns.append(
-            f"{_name_pattern(cluster) if cluster else DNS_NAME}/{_name_pattern(node) if node else DNS_NAME}"
-        )
-    pattern = re.compile("|".join(patterns))
+    pattern = re.compile("|".join(_parsed(node_pattern, value) for value in values))
 
     def matches(flow: flow_pb2.Flow) -> bool:
         name = flow.node_name
-        return bool(name) and bool(pattern.fullmatch(name if "/" in name else f"{DEFAULT_CLUSTER}/{name}"))
+        return bool(name) and bool(pattern.fullmatch(name if "/" in name else f"default/{name}"))
 
     return matches
 
@@ -328,24 +291,6 @@ def _url(flow: flow_pb2.Flow) -> str | None:
 
 def _path(flow: flow_pb2.Flow) -> str | None:
     return path_of(flow.l7.http.url)
-
-
-def path_of(url: str) -> str | None:
-    """The decoded path of an absolute url or path, without the query; None if it is not one (as Go's parser says)."""
-    if not url or any(char < " " or char == "\x7f" for char in url):
-        return None
-    scheme = URL_SCHEME.match(url)
-    rest = (url[scheme.end() :] if scheme else url).partition("?")[0]
-    if not rest.startswith("/"):
-        return "" if scheme else None
-    if scheme and rest.startswith("//"):
-        authority, slash, path = rest[2:].partition("/")
-        if " " in authority:
-            return None
-        rest = slash + path
-    if BAD_ESCAPE.search(rest):
-        return None
-    return unquote_to_bytes(rest).decode(errors="replace")
 
 
 def _dns_query(flow: flow_pb2.Flow) -> str | None:

@@ -129,9 +129,9 @@ def _filters(options: Sequence[FilterOption]) -> list[flow_pb2.FlowFilter]:
         return []
     used = [option.name for option in options]
     for group in CONFLICTS:
-        clash = [name for name in dict.fromkeys(used) if name in group]
+        clash = [name for name in group if name in used]
         if len(clash) > 1:
-            raise OptionError(f"filters --{clash[1]} and --{clash[0]} cannot be combined")
+            raise OptionError(f"filters --{clash[0]} and --{clash[1]} cannot be combined")
     pair = _Pair()
     for option in options:
         setter = SETTERS.get(option.name)
@@ -164,6 +164,8 @@ def _add_namespaces(one: flow_pb2.FlowFilter, side: str, namespaces: Sequence[st
 
 def _check_namespaces(pair: _Pair) -> None:
     for one in (pair.left, pair.right):
+        for side in SIDES:
+            _check_services(getattr(one, f"{side}_pod"), getattr(one, f"{side}_service"))
         sides = {side: (*getattr(one, f"{side}_pod"), *getattr(one, f"{side}_service")) for side in SIDES}
         both = (*sides["source"], *sides["destination"])
         for spaces, names in (
@@ -176,6 +178,15 @@ def _check_namespaces(pair: _Pair) -> None:
                     own, slash, _ = name.partition("/")
                     if slash and own not in ("", space):
                         raise OptionError(f'namespace conflict: "{space}" does not contain "{name}"')
+
+
+def _check_services(pods: Sequence[str], services: Sequence[str]) -> None:
+    """One end cannot be a pod of one namespace and a service of another."""
+    for pod in pods:
+        space, slash, _ = pod.partition("/")
+        for service in services:
+            if slash and space and service.partition("/")[0] != space:
+                raise OptionError(f'namespace of service "{service}" conflict with pod "{space}"')
 
 
 SIDES = ("source", "destination")
@@ -344,7 +355,6 @@ SETTERS: dict[str, Setter] = {
     "cel-expression": _cel,
 }
 # Options that take no value, and the short forms.
-FLAGS = frozenset(
-    ("all-namespaces", "from-all-namespaces", "to-all-namespaces", "ipv4", "ipv6", "encrypted", "unencrypted")
-)
+VALUELESS = ("ipv4", "ipv6", "encrypted", "unencrypted")
+FLAGS = frozenset(name for name in SETTERS if name.endswith("all-namespaces") or name in VALUELESS)
 SHORT = {"namespace": "n", "label": "l", "type": "t", "all-namespaces": "A", "ipv4": "4", "ipv6": "6"}

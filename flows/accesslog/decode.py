@@ -7,8 +7,10 @@ the flow pipeline, hence local names and cached parsing of what repeats.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 
 from google.protobuf.message import DecodeError as WireError
@@ -28,8 +30,10 @@ METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TR
 # envoy.data.accesslog.v3.HTTPAccessLogEntry.HTTPVersion -> the words of Hubble ("HTTP/1" is 1.0)
 PROTOCOLS = {1: "HTTP/1", 2: "HTTP/1.1", 3: "HTTP/2"}
 
+LATENCY_MAX = 10**18  # ns, thirty years: what is above is no latency, and might not fit the flow's 64 bits
 DENIED = re.compile(r"rbac_access_denied(?:_matched_policy\[(.*)\])?\Z", re.DOTALL)
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
+NO_HEADERS: Mapping[str, str] = {}
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 5.6.2
 
 
@@ -72,27 +76,24 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
     stage = common.access_log_type
     if stage != DOWNSTREAM_END and stage != UPSTREAM_POOL_READY:
         return None
-    state = common.filter_state_objects
-    if slot_key not in state:
+    state = common.filter_state_objects.get(slot_key)
+    if state is None:
         raise DecodeError(f"common_properties.filter_state_objects: has no {slot_key!r}")
-    slot_any = state[slot_key]
-    slot = _slot(slot_any.type_url, slot_any.value)
+    slot = _slot(state.type_url, state.value)
     request = entry.request
-    headers = request.request_headers
-    scheme = headers.get("x-forwarded-proto") or request.scheme or "http"
+    sent = request.request_headers
+    headers = dict(sent) if sent else NO_HEADERS
     authority = request.authority
     path = request.path
     client_ip, client_port = _address(common.downstream_remote_address, "downstream_remote_address")
     server_ip, server_port = _address(common.downstream_local_address, "downstream_local_address")
-    method = (
-        METHODS[request.request_method] if 0 < request.request_method < len(METHODS) else headers.get(":method", "")
-    )
+    number = request.request_method
+    method = METHODS[number] if 0 < number < len(METHODS) else headers.get(":method", "")
     exchange = HttpExchange(client_ip, client_port, server_ip, server_port, method, authority, path)
-    url = f"{scheme}://{authority}{path}"
+    url = f"{headers.get('x-forwarded-proto') or request.scheme or 'http'}://{authority}{path}"
     protocol = PROTOCOLS.get(entry.protocol_version, "Unknown")
     seen = _request_headers(request, headers)
-    parent = headers.get("traceparent")
-    trace = _trace_id(parent) if parent else ""
+    trace = _trace_id(headers["traceparent"]) if "traceparent" in headers else ""
     if stage == UPSTREAM_POOL_READY:
         return HttpRecord(exchange, slot, False, url, protocol, seen, trace)
     response = entry.response
@@ -106,19 +107,29 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
         denied_by = (match[1] or "") if match else ""
     wait = common.time_to_first_downstream_tx_byte
     latency = wait.seconds * 1_000_000_000 + wait.nanos
+    if not 0 <= latency < LATENCY_MAX:
+        raise DecodeError(f"common_properties.time_to_first_downstream_tx_byte: {wait.seconds} s is no latency")
     answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
-    return HttpRecord(
-        exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency if latency > 0 else 0, answered
-    )
+    return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered)
 
 
 def _address(address: Any, field: str) -> tuple[str, int]:
     socket = address.socket_address
-    ip = socket.address
     port = socket.port_value
+    ip = _canonical_ip(socket.address)
     if not ip or not 0 < port <= PORT_MAX:
-        raise DecodeError(f"common_properties.{field}: {ip!r} port {port} is not an address of a connection")
+        raise DecodeError(f"common_properties.{field}: {socket.address[:80]!r} port {port} is no end of a connection")
     return ip, port
+
+
+@lru_cache(maxsize=4096)
+def _canonical_ip(text: str) -> str:
+    """The address as everybody else in the house writes it; "" if it is none."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return ""
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 @lru_cache(maxsize=4096)
@@ -159,24 +170,25 @@ def canonical(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-")) if TOKEN.match(name) else name
 
 
-def _request_headers(request: Any, headers: Any) -> Headers:
-    """What the entry tells of the request's headers: those with a field of their own, and those asked for by name."""
-    found = {canonical(name): value for name, value in headers.items() if name[:1] != ":"} if headers else {}
-    if request.user_agent:
-        found["User-Agent"] = request.user_agent
-    if request.referer:
-        found["Referer"] = request.referer
-    if request.forwarded_for:
-        found["X-Forwarded-For"] = request.forwarded_for
-    if request.request_id:
-        found["X-Request-Id"] = request.request_id
-    return tuple(sorted(found.items()))
+def _request_headers(request: Any, sent: Mapping[str, str]) -> Headers:
+    """What the entry tells of the request's headers: those asked for by name, and those with a field of their own."""
+    found = [(canonical(name), value) for name, value in sent.items() if name[:1] != ":"]
+    if (value := request.user_agent) and "user-agent" not in sent:
+        found.append(("User-Agent", value))
+    if (value := request.referer) and "referer" not in sent:
+        found.append(("Referer", value))
+    if (value := request.forwarded_for) and "x-forwarded-for" not in sent:
+        found.append(("X-Forwarded-For", value))
+    if (value := request.request_id) and "x-request-id" not in sent:
+        found.append(("X-Request-Id", value))
+    found.sort()
+    return tuple(found)
 
 
-def _response_headers(headers: Any, request_id: str) -> Headers:
-    if not headers and not request_id:
-        return ()
-    found = {canonical(name): value for name, value in headers.items() if name[:1] != ":"}
-    if request_id:
-        found["X-Request-Id"] = request_id
-    return tuple(sorted(found.items()))
+def _response_headers(sent: Any, request_id: str) -> Headers:
+    """The response's headers that were asked for, and the request's id."""
+    found = [(canonical(name), value) for name, value in sent.items() if name[:1] != ":"] if sent else []
+    if request_id and "x-request-id" not in sent:
+        found.append(("X-Request-Id", request_id))
+    found.sort()
+    return tuple(found)

@@ -1,0 +1,77 @@
+"""Patterns and addresses in filters: checked once, with an error that names the bad value. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DNS_NAME = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)"
+PREFIX_LENGTH = re.compile(r"[0-9]+\Z")
+URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def address(text: str) -> str:
+    """The text, if it is an IP address; it is compared as text, so only the canonical form finds anything."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"invalid IP address {text!r} in filter") from None
+    return text
+
+
+def network(text: str) -> Network:
+    """A prefix like `10.0.0.0/8`; bits after it are allowed. Raises ValueError."""
+    try:
+        if not PREFIX_LENGTH.match(text.rpartition("/")[2]):  # a mask of dots is no prefix length
+            raise ValueError(text)
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"invalid IP prefix {text!r} in filter") from None
+
+
+def within(ip: str, networks: Iterable[Network]) -> bool:
+    """Whether an address lies in one of the networks; text that is no address lies in none."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def name_pattern(text: str) -> str:
+    """A regular expression for DNS names like `*.example.org`, to be matched in full. Raises ValueError."""
+    name = text.strip().removesuffix(".").lower()
+    if not name or name.endswith(".") or re.search(r"[^-_.0-9a-z*]", name):
+        raise ValueError(f"{text!r} is not a pattern of a DNS name")
+    return re.escape(name).replace(r"\*", "[-.0-9a-z]*")
+
+
+def node_pattern(text: str) -> str:
+    """A regular expression for `cluster/node`, from `[cluster/]node` with patterns. Raises ValueError."""
+    cluster, _, node = text.rpartition("/")
+    if not text or "/" in cluster:
+        raise ValueError(f"{text!r} is not a node pattern: [cluster/]node")
+    return f"{name_pattern(cluster) if cluster else DNS_NAME}/{name_pattern(node) if node else DNS_NAME}"
+
+
+def path_of(url: str) -> str | None:
+    """The decoded path of an absolute url or path, without the query; None if it is not one (as Go's parser says)."""
+    if not url or any(char < " " or char == "\x7f" for char in url):
+        return None
+    scheme = URL_SCHEME.match(url)
+    rest = (url[scheme.end() :] if scheme else url).partition("?")[0]
+    if not rest.startswith("/"):
+        return "" if scheme else None
+    if scheme and rest.startswith("//"):
+        authority, slash, path = rest[2:].partition("/")
+        if " " in authority:
+            return None
+        rest = slash + path
+    if BAD_ESCAPE.search(rest):
+        return None
+    return unquote_to_bytes(rest).decode(errors="replace")
