@@ -132,7 +132,8 @@ class Node:
         try:
             hubble = await start_hubble(self._observer, [f"unix://{files.hubble_socket}", config.hubble_address])
         except ServeError as error:
-            raise EnvironmentProblem(str(error)) from None
+            files.hubble_socket.unlink(missing_ok=True)
+            raise EnvironmentProblem(f"{error} (--hubble-address)") from None
         proxies = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, proxies)
         AccessLogService(self._observer.access_log).register(proxies)
