@@ -34,6 +34,7 @@ POLICY_FILE = policy_file("rule1")
 COMMAND_PATIENCE = 10.0  # seconds that a command of the story may take
 FLOW_PATIENCE = 3.0  # seconds until an expected flow line is printed
 FLOW_GRACE = 0.3  # seconds for lines that nobody waits for: 0.25 is what a follower is promised
+FLOW_TYPES = ("l7", "drop", "policy-verdict")
 LINES_MAX = 10_000  # of flows; the story makes about fifty
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -51,8 +52,7 @@ async def tell(console: Console, *, prefix: str = "dfl") -> bool:
         with _stage(console, "Node", ", ".join(f"{name} {version}" for name, version in versions().items())):
             node = await stack.enter_async_context(running(made))
         flows = await stack.enter_async_context(_observing(node, console.is_terminal))
-        watch = f"to watch from another terminal: deflector observe -f --run-dir {made.run_dir}"
-        console.print(Text(watch, "dim"), soft_wrap=True)
+        _say_how_flows_are_seen(console, made)
         narrator = Narrator(console, made, node, flows)
         for number, chapter in enumerate(STORY, 1):
             good = await narrator.chapter(number, chapter) and good
@@ -96,11 +96,22 @@ class FlowLines:
             pass  # what is missing will be said
 
 
+def _observe(galaxy: Galaxy) -> list[str]:
+    """Verdicts and requests; without the trace of every packet, which is observe's default."""
+    types = [word for name in FLOW_TYPES for word in ("--type", name)]
+    return ["observe", "-f", "--run-dir", str(galaxy.run_dir), "--print-policy-names", *types]
+
+
+def _say_how_flows_are_seen(console: Console, galaxy: Galaxy) -> None:
+    console.print(Text("The flow lines below the commands come from", "dim"))
+    console.print(Text(f"  deflector {shlex.join(_observe(galaxy))}", "dim"), soft_wrap=True)
+
+
 @asynccontextmanager
 async def _observing(node: Node, colour: bool) -> AsyncIterator[FlowLines]:
-    argv = [str(DEFLECTOR), "observe", "-f", "--last", "100", "--color", "always" if colour else "never"]
+    argv = [*_observe(node.galaxy), "--last", "100", "--color", "always" if colour else "never"]
     process = await asyncio.create_subprocess_exec(
-        *("setpriv", "--pdeathsig", "TERM", *argv, "--run-dir", str(node.galaxy.run_dir)),
+        *("setpriv", "--pdeathsig", "TERM", str(DEFLECTOR), *argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -166,8 +177,11 @@ class Narrator:
         await self._flows.wait(lambda: not _missing(wanted, self._flows.lines[mark:]), FLOW_PATIENCE if wanted else 0)
         if not wanted:
             await asyncio.sleep(FLOW_GRACE)
-        for line in self._flows.lines[mark:]:
+        lines = self._flows.lines[mark:]
+        for line in lines:
             self._flow(line)
+        if not lines:
+            self._console.print(Text("    (no policy holds: no verdicts)", "dim"))
         problems = [] if move.output in output else [f"expected {move.output!r} in its output"]
         problems += [f"expected a flow like {pattern}" for pattern in _missing(wanted, self._flows.lines[mark:])]
         self._verdict(move.claim if not problems else f"{move.claim}? {'; '.join(problems)}", good=not problems)
@@ -207,11 +221,13 @@ class Narrator:
         self._console.print(Text.assemble((f"{ship}$ ", "bold cyan"), (line, "bold")), soft_wrap=True)
 
     def _flow(self, line: str) -> None:
-        """A line of observe below the command; on a terminal long ones go on under their own indent."""
-        if self._console.is_terminal:
-            self._console.print(Padding(Text.from_ansi(line), (0, 0, 0, 4)))
-        else:
+        """A line of observe below the command; on a terminal a long one goes on under an indent of its own."""
+        if not self._console.is_terminal:
             self._console.print(Text(f"    {line}"), soft_wrap=True)
+            return
+        for number, part in enumerate(Text.from_ansi(line).wrap(self._console, max(20, self._console.width - 8))):
+            part.rstrip()
+            self._console.print(Padding(part, (0, 0, 0, 8 if number else 4), expand=False))
 
     def _verdict(self, words: str, *, good: bool) -> None:
         self._console.print(Text(f"{'✓' if good else '✗'} {words}", "green" if good else "bold red"), soft_wrap=True)
