@@ -1,0 +1,65 @@
+"""What flows ask of the node: who lives at an address, and which policies gave a verdict."""
+
+from __future__ import annotations
+
+from agent.views import NodeView, labels_by_identity
+from flows.record import PacketKind, PacketRecord, PacketVerdict
+from policies.types import Direction
+from tests.policies.make import Node, peers, pod, policy, to_ports
+
+DEATHSTAR, TIEFIGHTER, XWING = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+
+
+def view() -> NodeView:
+    crew = (
+        pod("deathstar", DEATHSTAR, org="empire", **{"class": "deathstar"}),
+        pod("tiefighter", TIEFIGHTER, org="empire"),
+        pod("xwing", XWING, org="alliance"),
+    )
+    rules = [{"fromEndpoints": peers({"org": "empire"}), "toPorts": [to_ports("80", http=[{"path": "/land"}])]}]
+    node = Node()
+    assert node.apply(*crew, policy("rule1", subject={"class": "deathstar"}, ingress=rules)) == ()
+    compiled = node.compile().node
+    labels = labels_by_identity(node.identities, compiled)
+    return NodeView("here", node.repository.world(), compiled, labels)
+
+
+def verdict(who: str, what: PacketVerdict, seen: NodeView) -> PacketRecord:
+    return PacketRecord(
+        PacketKind.POLICY_VERDICT,
+        who,
+        DEATHSTAR,
+        destination_port=80,
+        verdict=what,
+        direction=Direction.INGRESS,
+        source_identity=seen.identity_by_ip(who),
+        destination_identity=seen.identity_by_ip(DEATHSTAR),
+    )
+
+
+def test_a_pod_is_known_by_its_address() -> None:
+    found = view().endpoint_by_ip(TIEFIGHTER)
+    assert found is not None
+    assert (found.namespace, found.pod_name) == ("default", "tiefighter")
+    assert "k8s:org=empire" in found.labels
+    assert found.id > 0
+
+
+def test_an_address_that_is_no_pod_is_the_world_or_the_node() -> None:
+    seen = view()
+    assert seen.endpoint_by_ip("198.51.100.1") is None
+    assert seen.identity_labels(seen.identity_by_ip("198.51.100.1")) == ("reserved:world-ipv4",)
+    assert seen.identity_labels(seen.identity_by_ip("2001:db8::99")) == ("reserved:world-ipv6",)
+    assert seen.identity_labels(seen.identity_by_ip("192.0.2.1")) == ("reserved:host",)
+
+
+def test_an_allowed_connection_names_the_policy_that_allows_it() -> None:
+    seen = view()
+    (ref,) = seen.policies_of(verdict(TIEFIGHTER, PacketVerdict.REDIRECTED, seen))
+    assert (ref.kind, ref.namespace, ref.name) == ("CiliumNetworkPolicy", "default", "rule1")
+    assert "k8s:io.cilium.k8s.policy.name=rule1" in ref.labels
+
+
+def test_a_default_deny_names_none() -> None:
+    seen = view()
+    assert seen.policies_of(verdict(XWING, PacketVerdict.DROPPED, seen)) == ()
