@@ -18,7 +18,6 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     ResponseMapper,
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
-from envoy.extensions.http.original_ip_detection.xff.v3.xff_pb2 import XffConfig
 
 from policies.ir import Slot
 from xds import denial
@@ -35,7 +34,10 @@ UPGRADES: tuple[str, ...] = ("websocket", "spdy/3.1")
 # Any other Upgrade would be answered 403; RFC 9110 7.8 lets a proxy ignore it, and the request goes on as HTTP/1.1.
 IGNORED_UPGRADES = r"(?i)(?:[^ws].*|w|w[^e].*|s|s[^p].*)"
 
-# No address has this prefix: nobody is a trusted hop, nobody is internal.
+# More hops than a header can name, so that the address of the connection is the client's.
+NO_TRUSTED_HOPS = 1 << 31
+
+# No address has this prefix: nobody is internal, and nobody's x-envoy-* headers have power over the proxy.
 _NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len={"value": 32})
 
 # Envoy adds x-forwarded-proto where it is missing, and only there. The client's own is copied here before Envoy looks,
@@ -86,15 +88,13 @@ def _copy_header(source: str, target: str) -> base_pb2.HeaderValueOption:
 def _keep_headers(manager: HttpConnectionManager) -> None:
     """Neither x-request-id nor x-forwarded-for nor x-envoy-internal nor server, and the peer is the source.
 
-    Without the detection extension Envoy would believe x-forwarded-for and log it as the client's address.
+    Envoy takes the n-th address of x-forwarded-for from the right for the client's, and logs it; there is none so far.
     """
     manager.server_header_transformation = HttpConnectionManager.PASS_THROUGH
     manager.generate_request_id.value = False
     manager.preserve_external_request_id = True
     manager.skip_xff_append = True
-    nobody = XffConfig(skip_xff_append={"value": True})
-    nobody.xff_trusted_cidrs.cidrs.append(_NOBODY)
-    manager.original_ip_detection_extensions.add(name="envoy.http.original_ip_detection.xff", typed_config=pack(nobody))
+    manager.xff_num_trusted_hops = NO_TRUSTED_HOPS
     manager.internal_address_config.cidr_ranges.append(_NOBODY)
     manager.forward_client_cert_details = HttpConnectionManager.ALWAYS_FORWARD_ONLY
     keep = header_mutation_pb2.HeaderMutation(

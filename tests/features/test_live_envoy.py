@@ -22,6 +22,7 @@ from tests.features.live import (
     origin,
 )
 from tests.xds.make import node, rule, slot
+from xds import denial
 from xds.acks import AckResult
 from xds.resources import FILTER, LISTENER, Key
 from xds.translator import Options, translate
@@ -131,3 +132,116 @@ async def test_a_new_port_mends_a_refused_listener(live: Node) -> None:
     del live.ports["web"]
     assert (await live.apply(slot("web", rule("GET")))).is_complete
     assert (await (await live.client("web")).get("/")).status == 200
+
+
+# -- law: policy does not change traffic that it allows ----------------------------------------------------------------
+
+
+async def test_the_origin_gets_what_the_client_sent(live: Node) -> None:
+    await live.apply(slot("web", rule("GET")))
+    client = await live.client("web")
+    sent = b"GET /a?x=1 HTTP/1.1\r\nHost: web\r\nX-CaSe: 1\r\nx-request-id: mine\r\nTE: trailers\r\n\r\n"
+    answer = await client.send(sent)
+    assert live.origin.heads == [sent]
+    lines = answer.raw_head.split(b"\r\n")
+    assert (lines[0], lines[1]) == (b"HTTP/1.1 200 Fine", b"X-Case: Kept")
+    assert set(answer.headers) == {"x-case", "content-length", "date"}
+
+
+async def test_headers_that_proxies_like_to_write_are_the_clients_own(live: Node) -> None:
+    await live.apply(slot("web", rule("GET")))
+    own = b"X-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Proto: https\r\nx-envoy-retry-on: 5xx\r\nVia: me\r\n"
+    await (await live.client("web")).send(b"GET /a HTTP/1.1\r\nHost: web\r\n" + own + b"\r\n")
+    [head] = live.origin.heads
+    for line in (b"X-Forwarded-For: 10.9.9.9", b"X-Forwarded-Proto: https", b"Via: me"):
+        assert line + b"\r\n" in head
+    assert b"deflector" not in head
+
+
+async def test_an_unknown_upgrade_is_ignored_and_a_websocket_passes(live: Node) -> None:
+    await live.apply(slot("web", rule("GET")))
+    ask = b"GET /%s HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n"
+    assert (await (await live.client("web")).send(ask % (b"a", b"h2c"))).status == 200
+    assert (await (await live.client("web")).send(ask % (b"b", b"wsx"))).status == 200
+    await (await live.client("web")).send(ask % (b"c", b"websocket"))
+    assert b"Upgrade" not in live.origin.heads[0]
+    assert b"Upgrade" not in live.origin.heads[1]
+    assert b"Upgrade: websocket\r\n" in live.origin.heads[2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "judged"), [("/a/../b", "/b"), ("//b", "/b"), ("/./b", "/b"), ("/%62", "/b"), ("/a/%2e%2e/b", "/b")]
+)
+async def test_paths_are_judged_as_they_are_forwarded(live: Node, asked: str, judged: str) -> None:
+    await live.apply(slot("web", rule("GET", judged)))
+    assert (await (await live.client("web")).get(asked)).status == 200
+    assert live.origin.heads[0].startswith(f"GET {judged} ".encode())
+
+
+async def test_an_escaped_slash_is_sent_back_unescaped(live: Node) -> None:
+    await live.apply(slot("web", rule("GET", "/a/b")))
+    answer = await (await live.client("web")).get("/a%2Fb")
+    assert (answer.status, answer.headers["location"]) == (307, "/a/b")
+
+
+@pytest.mark.parametrize("path", [b"/a\xff", b"/a?\xff", b"/a\x01", b"/a\x0b", b"/a\rb", b"/a\nb", b"/a b"])
+async def test_no_path_has_bytes_that_a_prefix_and_its_regex_read_differently(live: Node, path: bytes) -> None:
+    """`/a.*` is looked up as a prefix: equal to the regex only where no newline and no broken UTF-8 gets through."""
+    await live.apply(slot("web", rule("GET", "/a.*")))
+    answer = await (await live.client("web")).send(b"GET " + path + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert answer.status == 400
+    assert live.origin.heads == []
+
+
+async def test_a_denial_of_policy_is_told_from_other_refusals(live: Node) -> None:
+    await live.apply(slot("web", rule("GET", "/a")))
+    malformed = await (await live.client("web")).send(b"GET /a HTTP/1.1\r\n\r\n")
+    assert malformed.status == 400
+    assert malformed.body != denial.BODY.encode()
+
+
+# -- what the access log says ------------------------------------------------------------------------------------------
+
+
+async def test_an_allowed_request_is_logged_when_it_is_forwarded_and_when_it_ends(live: Node) -> None:
+    await live.apply(slot("web", rule("GET", r"/a(\?.*)?")))
+    client = await live.client("web")
+    await client.get("/a?q=1", headers=[("traceparent", "00-1-2-03"), ("X-Forwarded-For", "10.1.2.3")])
+    entries = await live.plane.logs.until(lambda seen: len(seen) >= 2)
+    arrived, ended = entries
+    assert (arrived.common_properties.access_log_type, ended.common_properties.access_log_type) == (7, 6)
+    for entry in entries:
+        assert entry.common_properties.route_name == "web"
+        assert entry.request.path == "/a?q=1"
+        assert entry.request.request_headers["traceparent"] == "00-1-2-03"
+        assert entry.common_properties.downstream_remote_address.socket_address.address == "127.0.0.1"
+    rbac = ended.common_properties.metadata.filter_metadata[denial.METADATA_NAMESPACE]
+    assert rbac[denial.METADATA_RESULT] == "allowed"
+    assert rbac[denial.METADATA_POLICY].startswith("rule:")
+    assert ended.response.response_code.value == 200
+
+
+async def test_a_denied_request_is_logged_once_with_its_reason(live: Node) -> None:
+    await live.apply(slot("web", rule("GET", "/a")))
+    await (await live.client("web")).get("/b")
+    [entry] = await live.plane.logs.until(bool)
+    assert entry.common_properties.route_name == "web"
+    assert entry.response.response_code_details == denial.DETAILS_PREFIX + denial.DENY + denial.DETAILS_SUFFIX
+    rbac = entry.common_properties.metadata.filter_metadata[denial.METADATA_NAMESPACE]
+    assert (rbac[denial.METADATA_RESULT], rbac[denial.METADATA_POLICY]) == ("denied", denial.DENY)
+
+
+async def test_a_malformed_request_is_logged_with_its_slot(live: Node) -> None:
+    await live.apply(slot("web", rule("GET", "/a")))
+    await (await live.client("web")).send(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+    [entry] = await live.plane.logs.until(bool)
+    assert entry.common_properties.route_name == ""
+    assert b"web" in entry.common_properties.filter_state_objects[denial.SLOT_FILTER_STATE].value
+
+
+async def test_all_listeners_share_one_log_stream(live: Node) -> None:
+    await live.apply(*(slot(name, rule("GET")) for name in ("one", "two", "three")))
+    for name in ("one", "two", "three"):
+        await (await live.client(name)).get("/")
+    await live.plane.logs.until(lambda seen: len(seen) >= 6)
+    assert live.plane.logs.streams == 1
