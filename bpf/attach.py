@@ -49,7 +49,7 @@ def _info(priority: int) -> int:
     return priority << 16 | socket.htons(ETH_P_ALL)
 
 
-def _add_clsact(net: nl.Netlink, ifindex: int) -> None:
+def add_clsact(net: nl.Netlink, ifindex: int) -> None:
     body = TC.pack(0, 0, ifindex, CLSACT_HANDLE, CLSACT_PARENT, 0) + nl.text(TCA_KIND, "clsact")
     try:
         net.change(nl.RTM_NEWQDISC, body, f"add clsact to interface {ifindex}", nl.NLM_F_CREATE | nl.NLM_F_EXCL)
@@ -68,7 +68,7 @@ def attach(ifindex: int, hook: Hook, program: int, name: str) -> None:
     )
     body = TC.pack(0, 0, ifindex, HANDLE, hook, _info(PRIORITY)) + nl.text(TCA_KIND, "bpf") + options
     with nl.Netlink() as net:
-        _add_clsact(net, ifindex)
+        add_clsact(net, ifindex)
         flags = nl.NLM_F_CREATE | nl.NLM_F_REPLACE
         net.change(nl.RTM_NEWTFILTER, body, f"attach {name} to interface {ifindex}", flags)
 

@@ -54,6 +54,8 @@ SYSCTLS = (
 # The filter that is in force is the stricter one of `all` and the device, so a strict `all` moves to the devices.
 RP_ALL = "ipv4/conf/all/rp_filter"
 
+# `reopened`: connections whose tuple has a TIME_WAIT socket, see deliver() in bpf/src/proxy.h. The chain `reopen` has a
+# rule for each proxy port; what it does not know is dropped.
 NFT_TABLE = f"""
 add table inet deflector
 add set inet deflector proxy_ports {{ type inet_service; }}
@@ -68,6 +70,13 @@ add rule inet deflector output meta mark & {MARK_MASK:#x} == {MARK_INGRESS_UPSTR
 add rule inet deflector output meta mark & {MARK_MASK:#x} == {MARK_EGRESS_ANSWER:#x} notrack
 add rule inet deflector input tcp dport @proxy_ports meta mark & {MARK_MASK:#x} != {MARK_TO_PROXY:#x} \
 reject with tcp reset
+add chain inet deflector reopen
+add chain inet deflector reopened {{ type filter hook prerouting priority mangle; policy accept; }}
+flush chain inet deflector reopened
+add rule inet deflector reopened meta mark & {MARK_MASK:#x} != {MARK_TO_PROXY:#x} accept
+add rule inet deflector reopened meta mark & 0xffff0000 == 0 accept
+add rule inet deflector reopened jump reopen
+add rule inet deflector reopened drop
 """
 
 
@@ -99,31 +108,39 @@ class Record:
 
 
 def setup(record: Record, device: str = DEVICE) -> int:
-    """Make or complete everything; returns the interface index of the helper. Idempotent. HostError on failure."""
+    """Make or complete everything; returns the interface index of the helper. Idempotent: the proxy ports stay as they
+    are. HostError on failure."""
     index = _add_device(device)
     for family in FAMILIES:
         if family == socket.AF_INET6 and not _has_ipv6():
             continue
-        _add_rule(family)
+        add_rule(family)
         _add_route(family)
     _set_sysctls(record, device)
-    _nft(NFT_TABLE, "set up the nftables table")
+    nft(NFT_TABLE, "set up the nftables table")
     return index
 
 
+def tproxy_rule(port: int) -> str:
+    """Gives a packet that is marked with this port to the listener there."""
+    mark = MARK_TO_PROXY | port << 16
+    return f"add rule inet deflector reopen meta mark {mark:#x} meta l4proto tcp tproxy to :{port} accept\n"
+
+
 def set_proxy_ports(ports: Iterable[int]) -> None:
-    """Connections straight to these TCP ports are refused from now on. Replaces the set at once."""
-    members = ", ".join(str(port) for port in sorted(set(ports)))
-    script = "flush set inet deflector proxy_ports\n"
-    if members:
-        script += f"add element inet deflector proxy_ports {{ {members} }}\n"
-    _nft(script, "set the proxy ports")
+    """Connections straight to these TCP ports are refused from now on. Replaces the ports in one transaction; call it
+    before the first redirect to a new one."""
+    known = sorted(set(ports))
+    script = "flush set inet deflector proxy_ports\nflush chain inet deflector reopen\n"
+    if known:
+        script += f"add element inet deflector proxy_ports {{ {', '.join(map(str, known))} }}\n"
+    nft(script + "".join(tproxy_rule(port) for port in known), "set the proxy ports")
 
 
 def teardown(record: Record, device: str = DEVICE) -> None:
     """Remove everything that setup makes, whoever made it, and put the recorded sysctls back. Idempotent."""
     if shutil.which("nft"):
-        _nft("add table inet deflector\ndelete table inet deflector\n", "remove the nftables table")
+        nft("add table inet deflector\ndelete table inet deflector\n", "remove the nftables table")
     with nl.Netlink() as net:
         for family in FAMILIES:
             _delete(net, nl.RTM_DELRULE, _rule(family), "remove the routing rule")
@@ -151,13 +168,13 @@ def _add_device(name: str) -> int:
         raise HostError(f"interface {name} is a {found.kind or 'device'} of somebody else: rename it")
     with nl.Netlink() as net:
         if found is None:
-            body = LINK.pack(0, 0, 0, 0, 0) + nl.text(IFLA_IFNAME, name) + _veth(peer=f"{name}p")
+            body = LINK.pack(0, 0, 0, 0, 0) + nl.text(IFLA_IFNAME, name) + veth_info(peer=f"{name}p")
             net.change(nl.RTM_NEWLINK, body, f"add {name}", nl.NLM_F_CREATE | nl.NLM_F_EXCL)
         _raise_device(net, f"{name}p")
         return _raise_device(net, name)
 
 
-def _veth(peer: str) -> bytes:
+def veth_info(peer: str) -> bytes:
     other = nl.attribute(VETH_INFO_PEER | nl.NLA_F_NESTED, LINK.pack(0, 0, 0, 0, 0) + nl.text(IFLA_IFNAME, peer))
     return nl.nested(IFLA_LINKINFO, nl.text(IFLA_INFO_KIND, "veth"), nl.nested(IFLA_INFO_DATA, other))
 
@@ -186,7 +203,7 @@ def _rule(family: int) -> bytes:
     )
 
 
-def _add_rule(family: int) -> None:
+def add_rule(family: int) -> None:
     with nl.Netlink() as net:
         try:
             net.change(nl.RTM_NEWRULE, _rule(family), "add the routing rule", nl.NLM_F_CREATE | nl.NLM_F_EXCL)
@@ -254,7 +271,8 @@ def _relaxed_rp_filter(device: str) -> dict[str, str]:
     return out | {RP_ALL: "0"}
 
 
-def _nft(script: str, act: str) -> None:
+def nft(script: str, act: str) -> None:
+    """Run a script as one transaction. HostError if it is not taken."""
     command = ["nft", "-f", "-"]
     environment = {**os.environ, "LC_ALL": "C"}
     try:

@@ -74,7 +74,8 @@ def _find_link(body: bytes) -> Link | None:
 
 
 def host_addresses() -> tuple[str, ...]:
-    """Addresses of this namespace, sorted, without loopback and link-local ones."""
+    """Addresses of this namespace, sorted, without loopback ones. Link-local ones count: CNIs give the host side of a
+    veth 169.254.1.1 or fe80::1, and that is what the host then speaks to its pods from."""
     found = set()
     with nl.Netlink() as net:
         for message in net.dump(nl.RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0), "list addresses"):
@@ -82,7 +83,7 @@ def host_addresses() -> tuple[str, ...]:
             raw = given.get(IFA_LOCAL) or given.get(IFA_ADDRESS)
             if raw:
                 found.add(ipaddress.ip_address(raw))
-    usable = [a for a in found if not (a.is_loopback or a.is_link_local)]
+    usable = [a for a in found if not a.is_loopback]
     return tuple(str(a) for a in sorted(usable, key=lambda a: (a.version, a)))
 
 

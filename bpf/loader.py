@@ -158,7 +158,7 @@ def _cache_file(options: Options, digest: bytes) -> Path:
     return options.cache_dir / f"programs-{platform.machine()}-{digest.hex()[:24]}.json"
 
 
-def _cached(options: Options, digest: bytes) -> dict[str, bytes] | None:
+def cached(options: Options, digest: bytes) -> dict[str, bytes] | None:
     try:
         content = json.loads(_cache_file(options, digest).read_text())
         found = {name: base64.b64decode(content[name], validate=True) for name in PROGRAMS}
@@ -213,7 +213,7 @@ def load(options: Options) -> Loaded:
         digest = compiler.digest()
         if is_current(options):
             return Loaded("adopted", 0, digest.hex())
-        programs = _cached(options, digest)
+        programs = cached(options, digest)
         source = "cached"
         if programs is None:
             source = "compiled"

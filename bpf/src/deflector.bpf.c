@@ -123,6 +123,5 @@ static __always_inline int program_to_proxy(struct __sk_buff *skb)
 	}
 	/* the redirect judged the packet by a MAC address that is not the helper's */
 	bpf_skb_change_type(skb, PACKET_HOST);
-	skb->mark = MARK_TO_PROXY;
 	return TC_ACT_UNSPEC;
 }

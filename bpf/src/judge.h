@@ -57,8 +57,9 @@ static __always_inline int judge_reply(struct __sk_buff *skb, const struct packe
 	return FATE_PASS;
 }
 
-/* An ICMP error about a known flow passes (RFC 5508 REQ-4: it must, or path MTU discovery fails); about a flow of the
- * proxy's, to the host's stack, which finds the socket by the packet inside. Returns -1 if the flow is not known. */
+/* An ICMP error about a known flow passes, or path MTU discovery would fail. If the socket on this side of the flow is
+ * the proxy's, it goes to the host's stack, which finds the socket by the packet inside.
+ * Returns -1 if the flow is not known. */
 static __always_inline int judge_related(struct __sk_buff *skb, const struct packet *p, struct story *s,
 					 struct ct_value *ct)
 {
@@ -67,7 +68,7 @@ static __always_inline int judge_related(struct __sk_buff *skb, const struct pac
 	if (ct) {
 		s->direction = ct->direction;
 		s->tell_trace = 1;
-		if (s->hook == DIRECTION_EGRESS && ct->flags & CT_FROM_PROXY)
+		if (ct->flags & (s->hook == ct->direction ? CT_PROXIED : CT_FROM_PROXY))
 			return to_proxy_fate(s, 0);
 		return FATE_PASS;
 	}

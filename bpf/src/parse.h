@@ -252,6 +252,9 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 		t->source_port = tcp.source;
 		t->destination_port = tcp.destination;
 		p->tcp_flags = tcp.flags;
+		/* opens and ends at once: nobody means it, and stacks differ in what they make of it */
+		if (tcp.flags & FLAG_SYN && tcp.flags & (FLAG_FIN | FLAG_RST))
+			return REASON_INVALID_PACKET;
 	} else if (has_ports(t->protocol)) {
 		__be16 ports[4]; /* UDP's and SCTP's headers have at least eight bytes */
 

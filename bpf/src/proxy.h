@@ -41,8 +41,7 @@ static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, struct bpf
 }
 
 /* The connection's own socket: established, opening (also a request socket) or closing. Release it.
- * The lookup also finds listeners on the packet's own port; these are somebody else's. A new connection does not
- * belong to the socket that waits for stray segments of the last one. */
+ * The lookup also finds listeners on the packet's own port; these are somebody else's. */
 static __always_inline struct bpf_sock *own_socket(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_sock_tuple st = {};
@@ -52,25 +51,32 @@ static __always_inline struct bpf_sock *own_socket(struct __sk_buff *skb, const 
 	sk = lookup(skb, &st, p->flow.family);
 	if (!sk)
 		return NULL;
-	if (sk->state == TCP_LISTEN_STATE ||
-	    (sk->state == TCP_TIME_WAIT_STATE && (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN)) {
+	if (sk->state == TCP_LISTEN_STATE) {
 		bpf_sk_release(sk);
 		return NULL;
 	}
 	return sk;
 }
 
+static __always_inline bool is_reopened(const struct bpf_sock *sk, const struct packet *p)
+{
+	return sk->state == TCP_TIME_WAIT_STATE && (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
+}
+
 static __always_inline bool has_own_socket(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_sock *sk;
+	bool own;
 
 	if (p->flow.protocol != PROTO_TCP || p->fragmented == 2)
 		return false;
 	sk = own_socket(skb, p);
 	if (!sk)
 		return false;
+	/* a new connection does not belong to the socket that waits for stray segments of the last one */
+	own = !is_reopened(sk, p);
 	bpf_sk_release(sk);
-	return true;
+	return own;
 }
 
 /* A listener on a wildcard address is found through the loopback address. */
@@ -108,20 +114,46 @@ static __always_inline int to_helper(struct __sk_buff *skb, u16 port)
 	return bpf_redirect(settings->helper, BPF_F_INGRESS);
 }
 
-/* On the helper device. 0, or the reason why the packet is dropped. */
+/* On the helper device. 0, or the reason why the packet is dropped. Sets the mark that it leaves with.
+ *
+ * What the stack gets without a socket, it would give to any listener of the host on that port: so only ICMP errors
+ * (which reach no listener), and later fragments (whose first one has a socket, or was dropped here) go without.
+ *
+ * A SYN may meet the TIME_WAIT socket of an earlier connection with its tuple, if the proxy closed that one first. The
+ * proxy's listener would refuse it as a duplicate, and the TIME_WAIT socket would look for a listener on the packet's
+ * own port, which is one of the host's. nftables' tproxy replaces the old socket by the listener whose port it is told:
+ * the packet leaves with its port in the mark (bpf/host.py has the rules, and drops what they do not know). */
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, u16 port)
 {
+	bool reopened = false;
 	struct bpf_sock *sk;
 	int err;
 
-	/* what is about a flow of the proxy's (ICMP errors), and fragments: the stack finds the socket by itself */
-	if (p->outer.protocol != PROTO_TCP || p->fragmented)
+	skb->mark = MARK_TO_PROXY;
+	if (p->outer.protocol != PROTO_TCP || p->fragmented == 2)
 		return 0;
 	sk = own_socket(skb, p);
+	if (p->fragmented) {
+		/* reassembly loses an assigned socket; only that of a connection is found again */
+		if (!sk)
+			return REASON_FRAGMENTS_UNSUPPORTED;
+		bpf_sk_release(sk);
+		return 0;
+	}
+	if (sk && is_reopened(sk, p)) {
+		bpf_sk_release(sk);
+		sk = NULL;
+		reopened = true;
+	}
 	if (!sk && port)
 		sk = proxy_listener(skb, p, port);
 	if (!sk)
 		return REASON_SOCKET_LOOKUP_FAILED;
+	if (reopened) {
+		bpf_sk_release(sk);
+		skb->mark = MARK_TO_PROXY | (u32)port << 16;
+		return 0;
+	}
 	err = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
 	return err ? REASON_SOCKET_ASSIGN_FAILED : 0;

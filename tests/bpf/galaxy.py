@@ -8,6 +8,7 @@ namespace and used from the test's own threads.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import socket
 import subprocess
@@ -50,6 +51,7 @@ class Pod:
     v4: str
     v6: str
     ifindex: int
+    gateway_mac: bytes
 
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6
@@ -108,7 +110,8 @@ class Galaxy:
             run("ip", "-n", namespace, family, "route", "add", "default", "via", gateway, "dev", "eth0")
             self.on_node("ip", family, "route", "add", prefix, "dev", device)
         index = self._index(device)
-        self.pods[name] = Pod(name, namespace, v4, v6, index)
+        mac = json.loads(self.on_node("ip", "-j", "link", "show", device))[0]["address"]
+        self.pods[name] = Pod(name, namespace, v4, v6, index, bytes.fromhex(mac.replace(":", "")))
         return self.pods[name]
 
     def _index(self, device: str) -> int:
@@ -150,6 +153,15 @@ class Galaxy:
         except OSError:
             made.close()
             raise
+        return made
+
+    def connect_from(self, namespace: str, source: tuple[str, int], to: tuple[str, int]) -> socket.socket:
+        with inside(namespace):
+            made = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.settimeout(3.0)
+        made.bind(source)
+        made.connect(to)
         return made
 
     def udp(self, namespace: str, address: str, port: int = 0) -> socket.socket:
