@@ -132,6 +132,7 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             reason = _first(group_of_one)
         finally:
             self._forget(stream)
+            stream.queue.clear()  # who does not read does not read the end of it either: the call may linger
         if reason.code is not grpc.StatusCode.OK:
             log.warning("closed the stream of %s: %s", self._node_id, reason.text)
             await context.abort(reason.code, reason.text)

@@ -30,7 +30,7 @@ from xds.subscription import WILDCARD, Subscription
 
 MAX_TYPES = 16  # resource types that one stream may ask for
 MAX_NAMES = 100_000  # names of one type that one stream may ask for
-# Delta responses of one type that may await their ACK. Filters are told one by one, so that a NACK names its culprit.
+# Delta responses of one type that may await their ACK; as filters are told one by one there may be many.
 WINDOW = 64
 
 _ABSENT = ""  # the version of a resource of which the client has been told that it does not exist
@@ -117,8 +117,8 @@ class _SotwWatch:
 
 
 class SotwSession:
-    """State of the world (StreamAggregatedResources): one response per type under way, each with its whole world, or
-    for types that allow it (filters) with what has changed."""
+    """State of the world (StreamAggregatedResources): one response per type under way, with its whole world; of types
+    that allow it (filters) one resource after the other, so that a NACK names its culprit."""
 
     def __init__(self, world: Snapshot | None) -> None:
         self._world = world
@@ -175,9 +175,10 @@ class SotwSession:
             return
         # This protocol cannot say that such a resource is gone; what refers to it goes, and that is acknowledged.
         yield from _forget(watch, watch.held.keys() - wanted.keys())
-        changed = {name: r for name, r in wanted.items() if watch.held.get(name) != r.version}
-        if changed:
-            yield self._send(watch, changed, version_of(wanted.values()))
+        for name, changed in wanted.items():
+            if watch.held.get(name) != changed.version:
+                yield self._send(watch, {name: changed}, version_of([changed]))
+                return
 
     def _send(self, watch: _SotwWatch, resources: Mapping[str, Resource], version: str) -> Send:
         is_whole = watch.type_url in WHOLE_WORLD_TYPES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from tests.features.live import (
 from tests.xds.make import node, rule, slot
 from xds import denial
 from xds.acks import AckResult
-from xds.resources import FILTER, LISTENER, Key
+from xds.cache import SnapshotCache
+from xds.resources import FILTER, LISTENER, Key, ResourceTable
 from xds.translator import Options, translate
 
 ALL_SLOTS = range(26200, 26300)  # proxy ports of these tests
@@ -33,8 +34,10 @@ ALL_SLOTS = range(26200, 26300)  # proxy ports of these tests
 class Node:
     """A control plane, a real Envoy and an origin; policy is published as slots, each on a port of its own."""
 
-    def __init__(self, plane: ControlPlane, envoy: LiveEnvoy, server: Origin) -> None:
-        self.plane, self.envoy, self.origin = plane, envoy, server
+    def __init__(
+        self, plane: ControlPlane, envoy: LiveEnvoy, server: Origin, stop_plane: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.plane, self.envoy, self.origin, self.stop_plane = plane, envoy, server, stop_plane
         self.ports: dict[str, int] = {}
 
     def port(self, name: str) -> int:
@@ -59,12 +62,12 @@ class Node:
 @pytest.fixture(params=["delta", "sotw"])
 async def live(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Node]:
     protocol: ProtocolName = request.param
-    async with AsyncExitStack() as stack:
-        plane = await stack.enter_async_context(control_plane(tmp_path))
+    async with AsyncExitStack() as stack, AsyncExitStack() as plane_stack:
+        plane = await plane_stack.enter_async_context(control_plane(tmp_path))
         server = await stack.enter_async_context(origin())
         arguments = ("--drain-time-s", "2", "--drain-strategy", "immediate")
         envoy = await stack.enter_async_context(live_envoy(tmp_path, plane.socket, protocol, *arguments))
-        yield Node(plane, envoy, server)
+        yield Node(plane, envoy, server, plane_stack.aclose)
 
 
 async def test_a_slot_is_delivered_and_judges(live: Node) -> None:
@@ -132,6 +135,26 @@ async def test_a_new_port_mends_a_refused_listener(live: Node) -> None:
     del live.ports["web"]
     assert (await live.apply(slot("web", rule("GET")))).is_complete
     assert (await (await live.client("web")).get("/")).status == 200
+
+
+async def test_the_same_world_told_again_touches_no_connection(live: Node, tmp_path: Path) -> None:
+    """A new control plane tells everything under other versions; Envoy compares content and leaves it as it is."""
+    await live.apply(slot("web", rule("GET", "/a")))
+    client = await live.client("web")
+    assert (await client.get("/a")).status == 200
+    assert live.plane.cache.snapshot is not None
+    told_again = SnapshotCache(epoch=7)
+    told_again.publish(
+        ResourceTable(tuple(r for rs in live.plane.cache.snapshot.by_type.values() for r in rs.values()))
+    )
+    async with AsyncExitStack() as successor:
+        await live.stop_plane()
+        plane = await successor.enter_async_context(control_plane(tmp_path, told_again))
+        result = await plane.ads.wait_acked({LISTENER: ["web"], FILTER: ["web"]}, 10)
+        assert result.is_complete
+        answer = await client.get("/a")
+        assert (answer.status, answer.is_closed) == (200, False)
+        assert "listener_manager.listener_modified: 0" in await live.envoy.admin("/stats?filter=listener_modified")
 
 
 # -- law: policy does not change traffic that it allows ----------------------------------------------------------------
