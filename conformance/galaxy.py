@@ -241,7 +241,10 @@ def _start_servers(made: Galaxy) -> None:
         argv = [sys.executable, "-m", "conformance.deathstar", "--pod", pod.name, "--udp", str(UDP_ECHO_PORT), *ports]
         if pod.serves:
             made.servers[pod.alias] = subprocess.Popen(
-                netns.inside(made.namespace(pod.alias), argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                netns.inside(made.namespace(pod.alias), argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the owner, who ends them in order
             )
     deadline = time.monotonic() + SERVER_START
     for alias, server in made.servers.items():
