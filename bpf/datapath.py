@@ -192,5 +192,5 @@ def cleanup(options: Options) -> None:
         loader.unmount_bpffs(options)
         options.record.unlink(missing_ok=True)
         (options.run_dir / "bpf.lock").unlink(missing_ok=True)
-    except (host.HostError, OSError) as error:
+    except (LoadError, host.HostError, OSError) as error:
         raise DatapathError(f"cleaning up the data path: {error}") from error

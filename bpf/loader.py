@@ -33,6 +33,7 @@ FOLDER = "deflector"  # below the bpffs
 # Our programs call no helper that asks for a GPL-compatible license, so they bear the project's own.
 LICENSE_NAME = "Apache-2.0"
 BPF_FS_MAGIC = 0xCAFE4A11
+PRELOADED = frozenset({"maps.debug", "progs.debug"})  # what a kernel with CONFIG_BPF_PRELOAD puts into each bpffs
 LD_IMM64, PSEUDO_MAP_FD = 0x18, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -101,8 +102,9 @@ def unmount_bpffs(options: Options) -> None:
     record = Record.read(options.record)
     if record.mounted != str(options.bpffs):
         return
-    if is_bpffs(options.bpffs) and not any(options.bpffs.iterdir()):
-        _libc.umount2(os.fsencode(options.bpffs), 0)
+    empty = is_bpffs(options.bpffs) and {path.name for path in options.bpffs.iterdir()} <= PRELOADED
+    if empty and _libc.umount2(os.fsencode(options.bpffs), 0) != 0:
+        raise LoadError(f"cannot unmount {options.bpffs}: {os.strerror(ctypes.get_errno())}")
     record.mounted = ""
     record.save()
 

@@ -115,6 +115,14 @@ def static_config(slots: list[StaticSlot], admin: Path) -> str:
                         "type": "ORIGINAL_DST",
                         "lb_policy": "CLUSTER_PROVIDED",
                         "connect_timeout": "2s",
+                        # no pooling: a direct upstream connection is reset when ingress policy begins to redirect it
+                        "typed_extension_protocol_options": {
+                            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                                "common_http_protocol_options": {"max_requests_per_connection": 1},
+                                "explicit_http_config": {"http_protocol_options": {}},
+                            }
+                        },
                     }
                 ],
             },
