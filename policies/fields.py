@@ -28,27 +28,28 @@ _KINDS: Final = {
 class Path:
     """Where a value stands inside its object: spec.ingress[0].fromEndpoints[1].matchLabels[app]."""
 
-    __slots__ = ("_parent", "_step")
+    __slots__ = ("_form", "_parent", "_step")
 
-    def __init__(self, step: str = "", parent: Path | None = None) -> None:
+    def __init__(self, parent: Path | None = None, form: str = "", step: int | str = "") -> None:
         self._parent = parent
+        self._form = form
         self._step = step
 
     def __truediv__(self, name: str) -> Path:
         """The field of that name."""
-        return Path(f".{name}" if self._step else name, self)
+        return Path(self, ".%s", name)
 
     def __getitem__(self, key: int | str) -> Path:
         """The item of a list, or the entry of a map whose keys are the user's."""
-        return Path(f"[{key}]", self)
+        return Path(self, "[%s]", key)
 
     def __str__(self) -> str:
         steps = []
-        here: Path | None = self
-        while here is not None:
-            steps.append(here._step)
+        here: Path = self
+        while here._parent is not None:
+            steps.append(here._form % here._step)
             here = here._parent
-        return "".join(reversed(steps))
+        return "".join(reversed(steps)).removeprefix(".")
 
 
 ROOT: Final = Path()

@@ -147,9 +147,7 @@ def _events(text: str) -> Iterator[Any]:
         text.encode()
     except UnicodeEncodeError:
         raise _Malformed("contains characters that are not Unicode", None) from None
-    loader = yaml.CSafeLoader(text)
-    while not isinstance(event := loader.get_event(), events.StreamEndEvent):
-        yield event
+    return iter(yaml.CSafeLoader(text).get_event, None)
 
 
 class _Builder:
@@ -167,12 +165,17 @@ class _Builder:
     def take(self, event: Any) -> None:
         kind = type(event)
         if kind is events.ScalarEvent:
-            if self._key is None and type(self._into) is dict:
-                self._take_key(event)
-            else:
+            into, key = self._into, self._key
+            if type(into) is not dict:
                 self._add(_scalar(event), event)
-                if event.anchor:
-                    self._anchors[event.anchor] = (_scalar(event), 1)
+            elif key is None:
+                self._take_key(event)
+            else:  # _add, without the call: most of any file
+                into[key] = _scalar(event)
+                self._key = None
+                self._nodes += 1
+            if event.anchor:
+                self._anchors[event.anchor] = (_scalar(event), 1)
         elif kind is events.MappingStartEvent or kind is events.SequenceStartEvent:
             self._begin({} if kind is events.MappingStartEvent else [], event)
         elif kind is events.MappingEndEvent or kind is events.SequenceEndEvent:

@@ -2,13 +2,14 @@
 
 A slot is known by policy group, direction, protocol and port range; what identities it was ever sent is written down
 in the book. After an edit, every identity that may still have connections there must be judged alike, else the slot is
-retired. So no request is ever judged by rules that are not its own.
+retired. So no request is ever judged by rules that are not its own. A pod whose labels change keeps its connections:
+its new identity is taken for one that was sent where the old one was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from pyroaring import FrozenBitMap
@@ -56,15 +57,19 @@ class SlotRecord:
 
 @dataclass(frozen=True, slots=True)
 class SlotBook:
-    """Every slot that is or may still be served. An immutable value; persisted by the agent."""
+    """Every slot that is or may still be served. An immutable value; persisted by the agent.
+
+    `homes` (address prefix -> identity, as last assigned) tells who changed labels; it is not persisted.
+    """
 
     records: tuple[SlotRecord, ...] = ()
+    homes: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def forget(self, names: Iterable[str]) -> SlotBook:
         """Without these retired and drained slots: their listeners are gone, their names free. Active ones stay."""
         gone = set(names)
         kept = (r for r in self.records if r.state is SlotState.ACTIVE or r.name not in gone)
-        return SlotBook(tuple(kept))
+        return replace(self, records=tuple(kept))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data to persist."""
@@ -85,10 +90,10 @@ def assign(node: NodePolicy, book: SlotBook) -> tuple[NodePolicy, SlotBook]:
     Slots that `node` may already name are ignored: the book alone knows.
     """
     living = _Living(node)
+    moves = _Moves(book, node)
     by_place: dict[SlotPlace, list[SlotRecord]] = {}
     for record in book.records:
-        pruned = FrozenBitMap(record.sent & living.identities)
-        by_place.setdefault(record.place, []).append(replace(record, sent=pruned))
+        by_place.setdefault(record.place, []).append(_updated(record, moves, living))
     taken = {record.name for record in book.records}
     slots: list[Slot] = []
     records: list[SlotRecord] = []
@@ -106,7 +111,27 @@ def assign(node: NodePolicy, book: SlotBook) -> tuple[NodePolicy, SlotBook]:
             _lay_down(record, living, (records, slots))
     policies = tuple(_named(policy, names) for policy in node.policies)
     named = replace(node, policies=policies, slots=tuple(sorted(slots, key=lambda slot: slot.name)))
-    return named, SlotBook(tuple(sorted(records, key=lambda record: record.name)))
+    return named, SlotBook(tuple(sorted(records, key=lambda record: record.name)), moves.homes)
+
+
+def _updated(record: SlotRecord, moves: _Moves, living: _Living) -> SlotRecord:
+    """The record with identities as they are now; retired if one of the pods behind it has other labels now."""
+    state = SlotState.RETIRED if record.place.group in moves.left else record.state
+    moved = {new for old, new in moves.identities if old in record.sent}
+    if state is record.state and not moved and record.sent <= living.identities:
+        return record
+    return replace(record, state=state, sent=(record.sent | FrozenBitMap(moved)) & living.identities)
+
+
+class _Moves:
+    """Who changed labels since the book was written: identities (old, new), and groups that local pods left."""
+
+    def __init__(self, book: SlotBook, node: NodePolicy) -> None:
+        self.homes = {address.prefix: address.identity for address in node.addresses}
+        moved = {prefix for prefix, now in self.homes.items() if book.homes.get(prefix, now) != now}
+        local = {address for endpoint in node.endpoints for address in endpoint.addresses} if moved else set()
+        self.identities = {(book.homes[prefix], self.homes[prefix]) for prefix in moved}
+        self.left = {book.homes[prefix] for prefix in moved if prefix.partition("/")[0] in local}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +160,23 @@ class _Living:
             if any(peer.verdict is Verdict.REDIRECT for peer in port.peers)
         }
 
-    def outcomes(self, record: SlotRecord) -> tuple[set[Verdict], set[Origin]]:
-        """What the kernel does now with whom the slot was sent, and by whose leave it lets them pass."""
-        policy = self.policies.get(record.place.group)
+    def outcomes(self, place: SlotPlace, sent: FrozenBitMap) -> tuple[set[Verdict], set[Origin]]:
+        """What the kernel does now with these peers at this place, and by whose leave it lets them pass."""
+        policy = self.policies.get(place.group)
         if policy is None:
             return set(), set()
-        return _outcomes(policy.direction(record.place.direction), record)
+        return _outcomes(policy.direction(place.direction), place, sent)
 
 
-def _outcomes(direction: DirectionPolicy, record: SlotRecord) -> tuple[set[Verdict], set[Origin]]:
+def _outcomes(direction: DirectionPolicy, place: SlotPlace, sent: FrozenBitMap) -> tuple[set[Verdict], set[Origin]]:
     if not direction.enforced:
         return {Verdict.ALLOW}, {NOT_ENFORCED}
     verdicts: set[Verdict] = set()
     origins: set[Origin] = set()
-    for rules in _lookups(direction, record.place):
+    for rules in _lookups(direction, place):
         named = FrozenBitMap.union(FrozenBitMap(), *(FrozenBitMap(rule.identities) for rule in rules))
         for rule in rules:
-            covered = record.sent - named if rule.is_wildcard else record.sent & FrozenBitMap(rule.identities)
+            covered = sent - named if rule.is_wildcard else sent & FrozenBitMap(rule.identities)
             if covered:
                 verdicts.add(rule.verdict)
                 origins |= set(rule.origins) if rule.verdict is Verdict.ALLOW else set()
@@ -210,7 +235,8 @@ class _Round:
                 yield target, SlotRecord(self._new_name(taken), self._place, SlotState.ACTIVE, target.identities)
             else:
                 self.left.remove(record)
-                yield target, replace(record, sent=FrozenBitMap(record.sent | target.identities))
+                is_known = target.identities <= record.sent
+                yield target, record if is_known else replace(record, sent=record.sent | target.identities)
 
     def _heirs(self) -> dict[int, SlotRecord]:
         """For each redirect the slot that goes on for it: the one that most of its identities know, then the first."""
@@ -218,22 +244,26 @@ class _Round:
         for record in self.left:
             if record.state is SlotState.ACTIVE and (target := self._only_target(record)) is not None:
                 candidates.setdefault(target.index, []).append(record)
-        by_index = {target.index: target.identities for target in self._targets}
-        return {
-            index: min(records, key=lambda r: (-len(r.sent & by_index[index]), r.name))
-            for index, records in candidates.items()
-        }
+        unsent = [r for r in self.left if r.state is SlotState.ACTIVE and not r.sent]  # nobody's: free for anybody
+        heirs = {}
+        for target in self._targets:
+            known = candidates.get(target.index)
+            if known is not None:
+                heirs[target.index] = min(known, key=lambda r: (-len(r.sent & target.identities), r.name))
+            elif unsent:
+                heirs[target.index] = unsent.pop(0)
+        return heirs
 
     def _only_target(self, record: SlotRecord) -> _Target | None:
         """The one redirect that all belong to who were sent to the slot and whom the kernel still lets through.
 
         Who is plainly allowed now may still have connections there, and would be judged by others' rules.
         """
-        found = [target for target in self._targets if record.sent & target.identities]
+        found = [target for target in self._targets if record.sent.intersect(target.identities)]
         if len(found) != 1:
             return None
-        others = replace(record, sent=FrozenBitMap(record.sent - found[0].identities))
-        return found[0] if self._living.outcomes(others)[0] <= {Verdict.DENY} else None
+        others = record.sent - found[0].identities
+        return found[0] if not others or self._living.outcomes(self._place, others)[0] <= {Verdict.DENY} else None
 
     def _new_name(self, taken: set[str]) -> str:
         number = 0
@@ -245,7 +275,7 @@ class _Round:
 
 def _lay_down(record: SlotRecord, living: _Living, out: tuple[list[SlotRecord], list[Slot]]) -> None:
     """A slot that is not continued: drained if every one of its peers that still gets through is plainly allowed."""
-    verdicts, origins = living.outcomes(record)
+    verdicts, origins = living.outcomes(record.place, record.sent)
     is_drained = record.state is not SlotState.RETIRED and verdicts - {Verdict.DENY} == {Verdict.ALLOW}
     state = SlotState.DRAINED if is_drained else SlotState.RETIRED
     laid = replace(record, state=state)

@@ -27,11 +27,7 @@ def pod(name: str, ip: str | Sequence[str], namespace: str = "default", **labels
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "labels": {k.replace("_", "-"): v for k, v in labels.items()},
-        },
+        "metadata": {"name": name, "namespace": namespace, "labels": with_dashes},
         "status": {"phase": "Running", "podIP": addresses[0], "podIPs": [{"ip": a} for a in addresses]},
     }
 
