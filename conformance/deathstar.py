@@ -160,12 +160,12 @@ class Http1Speaker:
 
     def on_message_complete(self) -> None:
         request = Request(
-            self._parser.get_method().decode(),
-            self._target.decode("latin-1"),
-            tuple(self._headers),
-            self._client,
-            f"HTTP/{self._parser.get_http_version()}",
-            self._body_length,
+            method=self._parser.get_method().decode(),
+            target=self._target.decode("latin-1"),
+            headers=tuple(self._headers),
+            client=self._client,
+            version=f"HTTP/{self._parser.get_http_version()}",
+            body_length=self._body_length,
         )
         response = answer(self._pod, request)
         self._keep = self._parser.should_keep_alive()
@@ -217,12 +217,12 @@ class Http2Speaker:
         headers, length = self._open.pop(stream)
         pseudo = {name: value for name, value in headers if name.startswith(":")}
         request = Request(
-            pseudo.get(":method", ""),
-            pseudo.get(":path", ""),
-            tuple((name, value) for name, value in headers if not name.startswith(":")),
-            self._client,
-            "HTTP/2",
-            length,
+            method=pseudo.get(":method", ""),
+            target=pseudo.get(":path", ""),
+            headers=tuple((name, value) for name, value in headers if not name.startswith(":")),
+            client=self._client,
+            version="HTTP/2",
+            body_length=length,
         )
         response = answer(self._pod, request)
         body = b"" if request.method == "HEAD" else response.body

@@ -17,3 +17,19 @@ class SuiteError(Exception):
 
 class NotEnforced(Exception):
     """The node did not do in time what its manifests say; a failure of the scenario, not of the machine."""
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a group of tasks ended with; an interrupt first, then a failure of the environment."""
+    causes = list(_leaves(group))
+    for kind in (KeyboardInterrupt, EnvironmentFailure):
+        for cause in causes:
+            if isinstance(cause, kind):
+                return cause
+    return causes[0]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

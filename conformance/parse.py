@@ -192,12 +192,12 @@ def _close(fields: Fields, policies: Mapping[str, Policy]) -> Step:
 def _traffic(fields: Fields, policies: Mapping[str, Policy]) -> Step:
     inner = Fields.of(fields.take("traffic", dict), f"{fields.path}.traffic")
     step = Traffic(
-        inner.take("name", str),
-        inner.take("from", str),
-        _target(inner),
-        _request(inner.take("request", str), inner),
-        inner.take("connections", int, 2),
-        inner.choice("ip", FAMILIES, 4),
+        name=inner.take("name", str),
+        source=inner.take("from", str),
+        target=_target(inner),
+        request=_request(inner.take("request", str), inner),
+        connections=inner.take("connections", int, 2),
+        family=inner.choice("ip", FAMILIES, 4),
     )
     inner.done()
     return step

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from conformance import suites
 from conformance.blueprint import star_wars
-from conformance.errors import EnvironmentFailure
+from conformance.errors import EnvironmentFailure, first_cause
 from conformance.flow_log import following
 from conformance.galaxy import galaxy
 from conformance.node import running
@@ -35,7 +35,7 @@ def run_suite(
     try:
         return asyncio.run(_run(suite, chosen, reporter or QuietReporter(), prefix))
     except BaseExceptionGroup as group:
-        raise _first_cause(group) from None
+        raise first_cause(group) from None
 
 
 async def _run(suite: Suite, scenarios: tuple[Scenario, ...], reporter: Reporter, prefix: str) -> Report:
@@ -63,19 +63,3 @@ def _choose(suite: Suite, only: Collection[str] | None) -> tuple[Scenario, ...]:
         if name not in known:
             raise EnvironmentFailure(f"suite {suite.name} has no scenario {name!r}: choose from {', '.join(known)}")
     return tuple(scenario for scenario in suite.scenarios if scenario.name in only)
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a group of tasks ended with; an interrupt first, then a failure of the environment."""
-    causes = list(_leaves(group))
-    for kind in (KeyboardInterrupt, EnvironmentFailure):
-        for cause in causes:
-            if isinstance(cause, kind):
-                return cause
-    return causes[0]
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]

@@ -45,7 +45,7 @@ SEEN_MAX = 8  # flows that a failure shows
 
 @dataclass(slots=True)
 class Asked:
-    """A call that was made, and the flows that belong to it: those since `mark`, and before `until` if that is set."""
+    """A call that was made, its answer, and since when flows may tell of it; `ok`: nothing was wrong so far."""
 
     call: Call
     parties: Parties
@@ -94,7 +94,13 @@ class Stage:
         log = tuple(self._node.log_tail()) if act.failures else ()
         seconds = time.monotonic() - begun
         return ScenarioResult(
-            scenario.name, scenario.title, scenario.level, seconds, act.checks, tuple(act.failures), log
+            name=scenario.name,
+            title=scenario.title,
+            level=scenario.level,
+            seconds=seconds,
+            checks=act.checks,
+            failures=tuple(act.failures),
+            log=log,
         )
 
     async def _set_scene(self, scenario: Scenario) -> None:
@@ -225,7 +231,14 @@ class Stage:
             destination = call.remote[0]
         source = call.local[0] if probe.source in (NODE, WORLD) else str(blueprint.pod(probe.source))
         host = (probe.request.host if probe.request else "") or authority(*call.remote)
-        return Parties(source, call.local[0], destination, call.remote[0], host, call.local[1])
+        return Parties(
+            source=source,
+            source_ip=call.local[0],
+            destination=destination,
+            dialled_ip=call.remote[0],
+            authority=host,
+            client_port=call.local[1],
+        )
 
     def _flows(self, asked: Asked) -> list[SeenFlow]:
         return own_flows(asked.call.probe, asked.parties, self._log.since(asked.mark))

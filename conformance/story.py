@@ -22,7 +22,7 @@ from rich.text import Text
 
 from conformance import netns
 from conformance.blueprint import star_wars
-from conformance.errors import EnvironmentFailure, NotEnforced
+from conformance.errors import NotEnforced, first_cause
 from conformance.galaxy import Galaxy, galaxy
 from conformance.manifests import policy_file
 from conformance.node import DEFLECTOR, Node, running
@@ -44,6 +44,13 @@ async def tell(console: Console, *, prefix: str = "dfl") -> bool:
 
     Raises EnvironmentFailure if the machine cannot do it. Removes everything at the end, also when it is cancelled.
     """
+    try:
+        return await _tell(console, prefix)
+    except BaseExceptionGroup as group:
+        raise first_cause(group) from None
+
+
+async def _tell(console: Console, prefix: str) -> bool:
     console.print(Rule("[bold]Deflector: the Star Wars story[/bold]", align="left"))
     good = True
     async with AsyncExitStack() as stack:
@@ -237,14 +244,3 @@ def _missing(patterns: list[re.Pattern[str]], lines: list[str]) -> list[str]:
     """The patterns that no line has, colours apart."""
     plain = [ESCAPES.sub("", line) for line in lines]
     return [pattern.pattern for pattern in patterns if not any(pattern.search(line) for line in plain)]
-
-
-def run_story(console: Console, *, prefix: str = "dfl") -> bool:
-    """`tell` for callers without an event loop; Ctrl-C removes everything first and then raises KeyboardInterrupt."""
-    try:
-        return asyncio.run(tell(console, prefix=prefix))
-    except BaseExceptionGroup as group:
-        for error in group.exceptions:
-            if isinstance(error, EnvironmentFailure):
-                raise error from None
-        raise
