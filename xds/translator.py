@@ -27,7 +27,7 @@ def translate(node: ir.NodePolicy, ports: Mapping[str, int], options: Options | 
     errors: list[TranslationError] = []
     for slot in sorted(node.slots, key=lambda slot: slot.name):
         try:
-            resources += _slot(slot, ports.get(slot.name), chosen)
+            resources += tuple(_slot(slot, ports.get(slot.name), chosen))  # both or none
         except ValueError as failed:
             errors.append(TranslationError(slot.name, str(failed)))
     return ResourceTable(tuple(sorted(resources, key=lambda r: r.key)), tuple(errors))

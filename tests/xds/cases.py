@@ -1,0 +1,40 @@
+"""The nodes behind the golden files: one per thing that a policy can ask of a proxy."""
+
+from __future__ import annotations
+
+from policies.ir import NodePolicy, SlotState
+from policies.types import Direction, PortRange
+from tests.xds.make import node, rule, slot
+
+LANDING = rule("POST", "/v1/request-landing")
+
+CASES: dict[str, NodePolicy] = {
+    "rule1-l4": node(),  # no rules for HTTP: no slot, no listener
+    "rule1-http": node(slot("ingress:256:80", LANDING)),
+    "two-policies": node(slot("ingress:256:80", LANDING, rule("PUT", "/v1/exhaust-port", host=r"deathstar\.empire"))),
+    "voided": node(slot("ingress:256:80", LANDING, wildcard=True)),
+    "ranges": node(
+        slot("ingress:256:8000-8010", LANDING, ports=PortRange(8000, 8010)),
+        slot("ingress:256:80", rule("GET", "/health")),
+    ),
+    "retired": node(slot("ingress:256:80", LANDING, state=SlotState.RETIRED)),
+    "drained": node(slot("ingress:256:80", LANDING, state=SlotState.DRAINED)),
+    "egress": node(slot("egress:256:443", rule("GET|HEAD", "/public(/.*)?"), direction=Direction.EGRESS)),
+    "conditions": node(
+        slot(
+            "ingress:256:80",
+            rule("GET", "/a", x_token=None),
+            rule("GET", "/b", x_token="secret"),
+            rule("GET", "/v[0-9]+/.*"),
+            rule("GET", "/v[0-9]+/x/[0-9]+", host=r".*\.example"),
+            rule("", "/any-method"),
+            rule("G.*", "/odd-method"),
+            rule("", "", host=r"a\.example|b\.example"),
+        )
+    ),
+}
+
+
+def ports_of(policy: NodePolicy, first: int = 10_000) -> dict[str, int]:
+    """A proxy port for each slot, in the order of names."""
+    return {name: first + place for place, name in enumerate(sorted(one.name for one in policy.slots))}
