@@ -25,7 +25,7 @@ from flows.lookups import Lookups
 from flows.record import PacketRecord
 from flows.ring import Event, Ring
 
-DENIAL = b"rbac_access_denied_matched_policy["  # an entry with this becomes two flows, any other one
+DENIAL = b"rbac_access_denied_matched_policy["  # an entry with this becomes two flows; nearly every other one
 
 
 class _Waiting(NamedTuple):

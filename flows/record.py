@@ -54,7 +54,7 @@ class HttpRecord(NamedTuple):
     trace_id: str = ""  # 32 hexadecimal digits of the request's traceparent
     # The rest is known when the exchange has ended.
     code: int = 0  # 0: it ended without a response
-    denied_by: str | None = None  # the name of the rule that denied it; None: not denied
+    denied_by: str | None = None  # the rule, or Envoy's reason for refusing what is malformed; None: not denied
     latency_ns: int = 0  # request received -> first byte of the response sent
     response_headers: Headers = ()
 

@@ -19,7 +19,9 @@ from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 from flows.record import Headers, HttpExchange, HttpRecord, SlotRef
 from policies.types import PORT_MAX, Direction
 
-SLOT_KEY = "deflector.slot"  # the filter state object in which a listener says whose slot it is
+# A listener's only route bears the name of its slot. Where a request was refused before routing, the slot is in this
+# filter state object instead; entries of the upstream's log have no filter state.
+SLOT_KEY = "deflector.slot"
 
 # envoy.data.accesslog.v3.AccessLogType
 DOWNSTREAM_END = 6
@@ -76,10 +78,8 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
     stage = common.access_log_type
     if stage != DOWNSTREAM_END and stage != UPSTREAM_POOL_READY:
         return None
-    state = common.filter_state_objects.get(slot_key)
-    if state is None:
-        raise DecodeError(f"common_properties.filter_state_objects: has no {slot_key!r}")
-    slot = _slot(state.type_url, state.value)
+    route = common.route_name
+    slot = _named_slot(route) if route else _stated_slot(common.filter_state_objects.get(slot_key), slot_key)
     request = entry.request
     sent = request.request_headers
     headers = dict(sent) if sent else NO_HEADERS
@@ -100,17 +100,26 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
     code = response.response_code.value
     if code > 999:
         raise DecodeError(f"response.response_code: {code} is not an HTTP status")
-    details = response.response_code_details
-    denied_by = None
-    if details.startswith("rbac_access_denied"):
-        match = DENIED.match(details)
-        denied_by = (match[1] or "") if match else ""
+    if not (code or method or path):
+        return None  # the client went away before it had asked for anything
+    denied_by = _denied_by(response.response_code_details, bool(route))
     wait = common.time_to_first_downstream_tx_byte
     latency = wait.seconds * 1_000_000_000 + wait.nanos
     if not 0 <= latency < LATENCY_MAX:
         raise DecodeError(f"common_properties.time_to_first_downstream_tx_byte: {wait.seconds} s is no latency")
     answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
     return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered)
+
+
+def _denied_by(details: str, is_routed: bool) -> str | None:
+    """What refused the request: the rule's name, or Envoy's own reason where it never came to be judged; None: nothing.
+
+    Malformed requests are answered before routing (400, or a redirect to the normal form of their path).
+    """
+    if details.startswith("rbac_access_denied"):
+        match = DENIED.match(details)
+        return (match[1] or "") if match else ""
+    return None if is_routed else details
 
 
 def _address(address: Any, field: str) -> tuple[str, int]:
@@ -133,18 +142,23 @@ def _canonical_ip(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _slot(type_url: str, value: bytes) -> SlotRef:
-    """The slot named by a filter state object: a StringValue or BytesValue, or the bare text."""
-    field = f"filter_state_objects[{SLOT_KEY}]"
-    try:
-        name = _text_of(type_url.rpartition("/")[2], value)
-    except (WireError, UnicodeDecodeError):
-        raise DecodeError(f"{field}: not text in a {type_url!r}") from None
+def _named_slot(name: str) -> SlotRef:
     direction, _, rest = name.partition(":")
     group = rest.partition(":")[0]
     if direction not in _DIRECTIONS or not (group.isascii() and group.isdigit() and len(group) <= 10):
-        raise DecodeError(f"{field}: {name[:80]!r} is not direction:group:...")
+        raise DecodeError(f"common_properties: slot {name[:80]!r} is not direction:group:...")
     return SlotRef(name, _DIRECTIONS[direction], int(group))
+
+
+def _stated_slot(state: Any, slot_key: str) -> SlotRef:
+    """The slot named by a filter state object: a StringValue or BytesValue, or the bare text."""
+    if state is None:
+        raise DecodeError(f"common_properties: neither route_name nor filter_state_objects[{slot_key!r}]")
+    try:
+        return _named_slot(_text_of(state.type_url.rpartition("/")[2], state.value))
+    except (WireError, UnicodeDecodeError):
+        field = f"common_properties.filter_state_objects[{slot_key!r}]"
+        raise DecodeError(f"{field}: no text in a {state.type_url[:80]!r}") from None
 
 
 def _text_of(type_name: str, value: bytes) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from flows.record import HttpExchange, HttpHalf, HttpRecord
 
-OPEN_EXCHANGES = 65536  # distinct exchanges remembered; beyond that the oldest is forgotten and told of twice
+OPEN_EXCHANGES = 16384  # distinct exchanges remembered (10 MB); the oldest beyond that is forgotten and told of twice
 
 
 class Pairing:

@@ -76,6 +76,7 @@ def entry(
     port: int = 40000,
     latency_ns: int = 1_234_567,
     slot: str | None = SLOT,
+    routed: bool = True,
     headers: dict[str, str] | None = None,
     answered: dict[str, str] | None = None,
     **more: Any,
@@ -88,7 +89,9 @@ def entry(
     _put(common.downstream_remote_address, more.pop("client", TIEFIGHTER), port)
     _put(common.downstream_local_address, more.pop("server", DEATHSTAR), 80)
     if slot is not None:
-        common.filter_state_objects["deflector.slot"].Pack(StringValue(value=slot))
+        common.route_name = slot if routed else ""
+        if ended:
+            common.filter_state_objects["deflector.slot"].Pack(StringValue(value=slot))
     made.request.request_method = METHODS.index(method)
     made.request.scheme, made.request.authority, made.request.path = "http", "deathstar", path
     made.request.request_headers.update(headers or {})

@@ -44,6 +44,17 @@ def test_a_denial_names_its_rule() -> None:
     assert decoded(entry(code=403, details="via_upstream")).denied_by is None
 
 
+def test_what_envoy_refused_before_routing_was_denied_for_its_reason() -> None:
+    record = decoded(entry(code=307, details="path_normalization_failed", routed=False))
+    assert (record.denied_by, record.slot.group) == ("path_normalization_failed", 4711)
+
+
+def test_a_client_that_asked_for_nothing_says_nothing() -> None:
+    gone = entry(code=0, details="downstream_remote_disconnect", routed=False)
+    gone.request.Clear()
+    assert decode_entry(gone) is None
+
+
 def test_other_kinds_of_entries_say_nothing() -> None:
     start = entry()
     start.common_properties.access_log_type = 4
@@ -99,7 +110,7 @@ def test_a_method_of_no_name_comes_as_a_header() -> None:
 
 def test_a_slot_may_be_bytes_or_bare_text() -> None:
     for slot_any in ({"type_url": "", "value": b"egress:7:tcp:80"}, None):
-        made = entry(slot=None)
+        made = entry(slot=None, details="path_normalization_failed")
         state = made.common_properties.filter_state_objects["deflector.slot"]
         if slot_any:
             state.value = slot_any["value"]

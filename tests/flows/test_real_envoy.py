@@ -1,0 +1,61 @@
+"""The access log of the real Envoy, with the listeners that we serve it, as flows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
+from flow import flow_pb2
+
+from tests.features.live import HttpClient, control_plane, live_envoy, on_loopback, origin
+from tests.flows.make import Galaxy, flows_in, intake
+from tests.xds.make import node, rule, slot
+from xds.resources import FILTER, LISTENER
+from xds.translator import Options, translate
+
+SLOT = "ingress:4711:tcp:80"
+
+
+async def test_allowed_denied_malformed_and_failed_requests(tmp_path: Path, unused_tcp_port: int) -> None:
+    table = translate(node(slot(SLOT, rule("GET", "/a.*"))), {SLOT: unused_tcp_port}, Options(ipv6=False))
+    async with control_plane(tmp_path) as plane, live_envoy(tmp_path, plane.socket):
+        async with origin() as server:
+            plane.cache.publish(on_loopback(table, server.port))
+            await plane.ads.wait_acked({LISTENER: (SLOT,), FILTER: (SLOT,)}, 10)
+            client = await HttpClient.connect(unused_tcp_port)
+            await client.get("/a?q=1", headers=(("User-Agent", "tie"), ("X-Request-Id", "r1")))
+            await client.get("/b")
+            await client.get("/a%2Fb")
+            await (await HttpClient.connect(unused_tcp_port)).send(b"no request\r\n\r\n")
+        plane.cache.publish(on_loopback(table, 1))  # nobody listens there
+        await plane.ads.wait_acked({LISTENER: (SLOT,), FILTER: (SLOT,)}, 10)
+        await (await HttpClient.connect(unused_tcp_port)).get("/a")
+        entries = await plane.logs.until(lambda seen: len(seen) >= 6)
+    made = intake(Galaxy())
+    made.access_log(StreamAccessLogsMessage(http_logs={"log_entry": entries}).SerializeToString())
+    assert made.complaint == ""
+    assert [(flow_pb2.Verdict.Name(flow.verdict), told(flow)) for flow in flows_in(made.ring)] == [
+        ("FORWARDED", "HTTP/1.1 GET http://h/a?q=1"),
+        ("FORWARDED", "HTTP/1.1 200 (GET http://h/a?q=1)"),
+        ("DROPPED", "HTTP/1.1 GET http://h/b"),
+        ("FORWARDED", "HTTP/1.1 403 (GET http://h/b)"),
+        ("DROPPED", "HTTP/1.1 GET http://h/a/b"),
+        ("FORWARDED", "HTTP/1.1 307 (GET http://h/a/b)"),
+        ("DROPPED", "HTTP/1.1  http://"),
+        ("FORWARDED", "HTTP/1.1 400 ( http://)"),
+        ("FORWARDED", "HTTP/1.1 GET http://h/a"),
+        ("FORWARDED", "HTTP/1.1 503 (GET http://h/a)"),
+    ]
+    request, response = flows_in(made.ring)[:2]
+    assert [(header.key, header.value) for header in request.l7.http.headers] == [
+        ("User-Agent", "tie"),
+        ("X-Request-Id", "r1"),
+    ]
+    assert [(header.key, header.value) for header in response.l7.http.headers] == [("X-Request-Id", "r1")]
+    assert 0 < response.l7.latency_ns < 10**9
+    assert request.l4.TCP.source_port == response.l4.TCP.destination_port > 0
+
+
+def told(flow: flow_pb2.Flow) -> str:
+    """The summary without its latency."""
+    return " ".join(word for word in flow.Summary.split(" ") if not word.endswith("ms"))
