@@ -49,6 +49,7 @@ class Datapath:
         self._ring: Ring | None = None
         self._programs: dict[str, int] = {}
         self._realized: Desired | None = None
+        self._refreshed = False
 
     # --- life ---
 
@@ -97,6 +98,7 @@ class Datapath:
         for fd in self._programs.values():
             os.close(fd)
         self._ring, self._maps, self._programs, self._realized = None, None, {}, None
+        self._refreshed = False
 
     # --- policy ---
 
@@ -121,7 +123,11 @@ class Datapath:
         return self._realized
 
     def apply(self, wanted: Desired) -> Ops:
-        """Make it so; returns what changed. DatapathError if a map refuses: the next call starts from what is there."""
+        """Make it so; returns what changed. DatapathError if a map refuses: the next call starts from what is there.
+
+        The first call after open() also brings the programs up to date that an earlier agent attached: only now are
+        there entries in the maps that today's programs read.
+        """
         ops = diff(wanted, self.realized)
         self._realized = None
         try:
@@ -129,6 +135,10 @@ class Datapath:
         except MapsError as error:
             raise DatapathError(f"data path: {error}") from error
         self._realized = wanted
+        if not self._refreshed:
+            for ifindex in self.attached():
+                self.attach(ifindex)
+            self._refreshed = True
         return ops
 
     def set_proxy_ports(self, ports: Iterable[int]) -> None:

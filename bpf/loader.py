@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import platform
+import resource
 import struct
 import sys as python
 from collections.abc import Iterator, Mapping
@@ -209,6 +210,7 @@ def _alone(options: Options) -> Iterator[None]:
 
 def load(options: Options) -> Loaded:
     """Make the pins current. LoadError or compile.CompileError when it cannot be; then the pins are as before."""
+    _lift_memlock()
     with _alone(options):
         mount_bpffs(options)
         options.pins.mkdir(mode=0o700, exist_ok=True)
@@ -222,6 +224,15 @@ def load(options: Options) -> Loaded:
             programs = dict(compiler.build())
             _keep(options, digest, programs)
         return Loaded(source, _replace(options, programs, digest), digest.hex())
+
+
+def _lift_memlock() -> None:
+    """Before 5.11 the kernel counts maps against this limit, and its default of 64 KiB holds none of ours. Without
+    CAP_SYS_RESOURCE it stays as it is: a kernel that minds will say so when the first map is made."""
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError):
+        return
 
 
 def _replace(options: Options, programs: Mapping[str, bytes], digest: bytes) -> int:

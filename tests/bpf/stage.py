@@ -81,7 +81,9 @@ class Stage:
         self.forget()
 
     def apply(self) -> None:
-        self.datapath.apply(self.wanted())
+        wanted = self.wanted()
+        with self.on_node():
+            self.datapath.apply(wanted)
 
     def wanted(self) -> Desired:
         return desired(self.node(), self.ports)

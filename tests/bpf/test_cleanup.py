@@ -28,7 +28,7 @@ def options(tmp_path: Path, cache: Path) -> Options:
 @pytest.fixture
 def galaxy(request: pytest.FixtureRequest, options: Options) -> Iterator[Galaxy]:
     made = Galaxy(f"bpf{os.getpid() % 10_000}{abs(hash(request.node.name)) % 10_000}")
-    made.on_node("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1")
+    made.on_node("sysctl", "-qw", "net.ipv4.conf.uplink.rp_filter=0")
     yield made
     with inside(made.node):
         cleanup(options)  # where the test failed before it did

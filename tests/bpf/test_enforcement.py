@@ -13,6 +13,7 @@ import pytest
 from bpf.layout import Dir, EventType, Match, Observed, Reason, Reply, TraceReason
 from policies.ir import ServiceAddress
 from policies.types import Protocol
+from tests.bpf.frames import internet_checksum, ipv4, ipv6, send_frame
 from tests.bpf.galaxy import NODE4, WORLD4, WORLD6, inside
 from tests.bpf.stage import CLOSED, Stage
 
@@ -304,41 +305,6 @@ def test_fragments_follow_their_first(stage: Stage, family: int) -> None:
     assert len(listening.recv(5000)) == 4000
 
 
-def send_frame(stage: Stage, pod: str, kind: int, body: bytes) -> None:
-    with inside(stage.galaxy.pods[pod].namespace):
-        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        raw.bind(("eth0", 0))
-    with raw:
-        raw.send(
-            stage.galaxy.pods[pod].gateway_mac + raw.getsockname()[4] + struct.pack("!H", kind) + body.ljust(46, b"\0")
-        )
-
-
-def ipv4(
-    stage: Stage,
-    protocol: int,
-    payload: bytes,
-    *,
-    fragment: int = 0,
-    options: bytes = b"",
-    total: int | None = None,
-    sender: str = "client",
-    receiver: str = "server",
-) -> bytes:
-    header = 20 + len(options)
-    size = header + len(payload) if total is None else total
-    head = struct.pack("!BBHHHBBH", 0x40 | header // 4, 0, size, 77, fragment, 64, protocol, 0)
-    addresses = b"".join(socket.inet_aton(stage.galaxy.pods[name].v4) for name in (sender, receiver))
-    checksum = internet_checksum(head + addresses + options)
-    return head[:10] + checksum + addresses + options + payload
-
-
-def internet_checksum(raw: bytes) -> bytes:
-    total = sum(struct.unpack(f"!{len(raw) // 2}H", raw))
-    total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
-
-
 TCP_SYN = struct.pack("!HHIIBBHHH", 1234, 80, 1, 0, 0x50, 2, 1000, 0, 0)
 MALFORMED = {
     "a TCP header that ends early": (0x0800, lambda s: ipv4(s, 6, TCP_SYN[:8], total=60), Reason.INVALID_PACKET),
@@ -377,12 +343,6 @@ def test_ip_options_do_not_hide_the_ports(stage: Stage) -> None:
     stage.forget()
     send_frame(stage, "client", 0x0800, ipv4(stage, 6, TCP_SYN[:2] + b"\0\x51" + TCP_SYN[4:], options=b"\x01" * 8))
     assert stage.wait_drop(Reason.POLICY_DENIED, direction=Dir.EGRESS).destination_port == 81
-
-
-def ipv6(stage: Stage, following: int, payload: bytes) -> bytes:
-    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
-    addresses = socket.inet_pton(socket.AF_INET6, client.v6) + socket.inet_pton(socket.AF_INET6, server.v6)
-    return struct.pack("!IHBB", 0x60000000, len(payload), following, 64) + addresses + payload
 
 
 def test_extension_headers_do_not_hide_the_ports(stage: Stage) -> None:

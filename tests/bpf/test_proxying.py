@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 
 from bpf.layout import (
     MARK_EGRESS_ANSWER,
+    MARK_EGRESS_UPSTREAM,
     MARK_INGRESS_ANSWER,
     Dir,
     EventType,
@@ -18,8 +20,9 @@ from bpf.layout import (
     Reply,
 )
 from policies.types import Protocol
-from tests.bpf.galaxy import NODE4, WORLD4
-from tests.bpf.proxy import StandInProxy
+from tests.bpf.frames import ipv4, send_frame
+from tests.bpf.galaxy import NODE4, WORLD4, inside, run
+from tests.bpf.proxy import IP_TRANSPARENT, SO_MARK, StandInProxy
 from tests.bpf.stage import CLOSED, Stage
 
 pytestmark = pytest.mark.privileged
@@ -246,3 +249,28 @@ def test_a_listener_of_somebody_else_on_the_pods_port_is_not_taken_for_the_proxy
     assert visit(stage, client.namespace, (server.v4, 80))[0] == "proxy"
     stage.enforce("server")
     assert visit(stage, client.namespace, (server.v4, 80)) == ["direct"]
+
+
+def test_an_icmp_error_about_a_connection_of_the_proxys_reaches_it(stage: Stage) -> None:
+    """It is addressed to the pod whose address the upstream socket has; the pod is closed and knows nothing of it."""
+    client = stage.galaxy.pods["client"]
+    stage.enforce("client", ingress=CLOSED)
+    run("ip", "-n", stage.galaxy.world, "route", "add", "unreachable", "198.51.100.0/24")
+    run("ip", "netns", "exec", stage.galaxy.world, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    with inside(stage.galaxy.node):
+        upstream = socket.socket()
+    with upstream:
+        upstream.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        upstream.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK_EGRESS_UPSTREAM)
+        upstream.bind((client.v4, 0))
+        upstream.settimeout(5)
+        with pytest.raises(OSError, match="No route to host"):
+            upstream.connect(("198.51.100.1", 80))
+
+
+def test_a_fragmented_opening_is_not_for_the_proxy(stage: Stage) -> None:
+    """Reassembled without a socket, it would be any host listener's."""
+    stage.enforce("client", egress=stage.on(Protocol.TCP, 80, stage.redirect("out", "server")), ports={"out": 15002})
+    first = ipv4(stage, 6, struct.pack("!HHIIBBHHH", 1234, 80, 1, 0, 0x60, SYN, 1000, 0, 0) + bytes(4), fragment=0x2000)
+    send_frame(stage, "client", 0x0800, first)
+    stage.wait_drop(Reason.FRAGMENTS_UNSUPPORTED)
