@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -105,11 +106,11 @@ async def control_plane(
     server = grpc.aio.server()
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(ads, server)
     als_pb2_grpc.add_AccessLogServiceServicer_to_server(logs, server)
-    socket = run_dir / "xds.sock"
-    server.add_insecure_port(f"unix:{socket}")
+    path = run_dir / "xds.sock"
+    server.add_insecure_port(f"unix:{path}")
     await server.start()
     try:
-        yield ControlPlane(socket, cache, ads, logs)
+        yield ControlPlane(path, cache, ads, logs)
     finally:
         await server.stop(None)
 
@@ -157,22 +158,14 @@ class LiveEnvoy:
 
 @asynccontextmanager
 async def live_envoy(
-    run_dir: Path, xds_socket: Path, protocol: ProtocolName = "delta", *arguments: str
+    run_dir: Path, xds_socket: Path, protocol: ProtocolName = "delta", *arguments: str, netns: str = ""
 ) -> AsyncIterator[LiveEnvoy]:
+    """An Envoy with our bootstrap, ready; in a network namespace if one is named."""
     config = run_dir / "envoy.json"
     config.write_text(bootstrap(NODE_ID, str(xds_socket), str(run_dir / "admin.sock"), protocol=protocol))
+    inside = ["ip", "netns", "exec", netns] if netns else []
+    command = [*inside, str(ENVOY), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", *arguments]
     with (run_dir / "envoy.log").open("wb") as log:
-        command = [
-            str(ENVOY),
-            "-c",
-            str(config),
-            "--use-dynamic-base-id",
-            "--concurrency",
-            "1",
-            "-l",
-            "warning",
-            *arguments,
-        ]
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
     try:
         envoy = LiveEnvoy(run_dir, process.pid)
@@ -232,17 +225,29 @@ class HttpClient:
 
 @dataclass
 class Origin:
-    """A server that answers 200 and keeps the heads that it was sent."""
+    """A server that answers 200 and keeps the heads that it was sent, and who connected."""
 
     port: int = 0
     heads: list[bytes] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
 async def origin(answer: bytes = ANSWER) -> AsyncIterator[Origin]:
-    seen = Origin()
+    """An origin on a free port of 127.0.0.1."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    async with origin_on(listening, answer) as seen:
+        yield seen
+
+
+@asynccontextmanager
+async def origin_on(listening: socket.socket, answer: bytes = ANSWER) -> AsyncIterator[Origin]:
+    """An origin on that socket."""
+    seen = Origin(listening.getsockname()[1])
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.peers.append(writer.get_extra_info("peername")[0])
         try:
             while True:
                 seen.heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -250,8 +255,7 @@ async def origin(answer: bytes = ANSWER) -> AsyncIterator[Origin]:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    seen.port = server.sockets[0].getsockname()[1]
+    server = await asyncio.start_server(serve, sock=listening)
     try:
         yield seen
     finally:
