@@ -33,20 +33,21 @@ class Figure:
 
 FIGURES: tuple[Figure, ...] = (
     Figure("proxy_throughput_ratio", "x", HIGHER, "throughput", 0.85),
-    Figure("proxy_throughput_grpc_log_ratio", "x", HIGHER, "throughput"),
+    Figure("proxy_throughput_file_log_ratio", "x", HIGHER, "throughput"),
     Figure("deflector_rps", "requests/s", HIGHER, "throughput"),
     Figure("bare_rps", "requests/s", HIGHER, "throughput"),
-    Figure("bare_grpc_rps", "requests/s", HIGHER, "throughput"),
+    Figure("bare_file_log_rps", "requests/s", HIGHER, "throughput"),
     Figure("followed_rps", "requests/s", HIGHER, "throughput"),
     Figure("l4_rps", "requests/s", HIGHER, "throughput"),
     Figure("direct_rps", "requests/s", HIGHER, "throughput"),
     *(
         Figure(f"{leg}_{rank}_ms", "ms", LOWER, "throughput")
-        for leg in ("deflector", "bare", "bare_grpc", "followed", "l4", "direct")
+        for leg in ("deflector", "bare", "bare_file_log", "followed", "l4", "direct")
         for rank in ("p50", "p99")
     ),
     Figure("deflector_envoy_us_per_request", "us CPU", LOWER, "throughput"),
     Figure("bare_envoy_us_per_request", "us CPU", LOWER, "throughput"),
+    Figure("bare_file_log_envoy_us_per_request", "us CPU", LOWER, "throughput"),
     Figure("agent_us_per_request", "us CPU", LOWER, "throughput"),
     Figure("agent_followed_us_per_request", "us CPU", LOWER, "throughput"),
     Figure("rules_cost_ratio", "x", LOWER, "rules", 1.3),
