@@ -209,7 +209,7 @@ def _read_spec(raw: Any, path: Path, scope: _Scope) -> Rule | None:
     subject = _read_subject(selector, path / "endpointSelector", scope) if selector is not None else Selector()
     clauses = {d: _read_clauses(spec, d, path, scope) for d in Direction}
     enforces = tuple(d for d in Direction if clauses[d])
-    if not any(spec.get(field) for field in ("ingress", "egress", *_SPEC.later)):
+    if all(spec.get(field) in (None, []) for field in ("ingress", "egress", *_SPEC.later)):
         findings.add(path, Reason.EMPTY, "a rule has at least one entry in ingress or egress")
     return Rule(subject, clauses[Direction.INGRESS], clauses[Direction.EGRESS], enforces)
 
@@ -227,12 +227,12 @@ def _check_labels(labels: Any, path: Path, findings: Findings) -> None:
 
 
 def _read_clauses(spec: Raw, direction: Direction, path: Path, scope: _Scope) -> tuple[Clause, ...]:
-    path = path / direction.value
+    where = path / direction.value
     found = []
     for i, item in enumerate(items(spec, direction.value, path, scope.findings)):
-        raw = mapping(item, path[i], scope.findings)
+        raw = mapping(item, where[i], scope.findings)
         if raw is not None:
-            found.append(_read_clause(raw, direction, path[i], scope))
+            found.append(_read_clause(raw, direction, where[i], scope))
     return tuple(found)
 
 

@@ -1,0 +1,182 @@
+"""Labels, selectors and identities: who is who, and who is chosen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from policies.identity import RESTING_MAX, IdentitiesExhausted, IdentityAllocator
+from policies.labels import Label, canonical_key, identity_labels, is_identity_relevant, parse_label
+from policies.selectors import Operator, Requirement, Selection, Selector, SelectorCache, label_map
+from policies.types import RESERVED_LABELS
+
+
+def test_replicas_share_an_identity() -> None:
+    labels = {
+        "app": "web",
+        "pod-template-hash": "5d4",
+        "controller-revision-hash": "7",
+        "app.kubernetes.io/name": "web",
+    }
+    assert identity_labels(labels, namespace="shop", namespace_labels={"team": "red"}) == (
+        "k8s:app.kubernetes.io/name=web",
+        "k8s:app=web",
+        "k8s:io.cilium.k8s.namespace.labels.team=red",
+        "k8s:io.cilium.k8s.policy.cluster=default",
+        "k8s:io.cilium.k8s.policy.serviceaccount=default",
+        "k8s:io.kubernetes.pod.namespace=shop",
+    )
+
+
+def test_nobody_can_label_a_pod_into_another_namespace() -> None:
+    forged = {"io.kubernetes.pod.namespace": "kube-system", "io.cilium.k8s.policy.serviceaccount": "admin"}
+    labels = identity_labels(forged, namespace="shop", namespace_labels={}, service_account="web")
+    assert "k8s:io.kubernetes.pod.namespace=shop" in labels
+    assert "k8s:io.cilium.k8s.policy.serviceaccount=web" in labels
+    assert not any("admin" in label or "kube-system" in label for label in labels)
+
+
+@pytest.mark.parametrize(
+    "key", ["statefulset.kubernetes.io/pod-name", "batch.kubernetes.io/controller-uid", "k8s.io/x"]
+)
+def test_churning_labels_make_no_identity(key: str) -> None:
+    assert not is_identity_relevant(key)
+
+
+def test_a_key_without_source_is_any_source() -> None:
+    assert (canonical_key("app"), canonical_key("k8s:app")) == ("any:app", "k8s:app")
+    assert parse_label("k8s:a/b=c=d") == Label("k8s", "a/b", "c=d")
+    assert str(parse_label("reserved:host")) == "reserved:host"
+
+
+_keys = st.sampled_from(["any:app", "k8s:app", "k8s:tier", "any:tier", "reserved:world", "any:host"])
+_values = st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=2).map(lambda v: tuple(sorted(set(v))))
+_requirements = st.one_of(
+    st.builds(Requirement, _keys, st.sampled_from([Operator.IN, Operator.NOT_IN]), _values),
+    st.builds(Requirement, _keys, st.sampled_from([Operator.EXISTS, Operator.DOES_NOT_EXIST])),
+)
+selectors = st.lists(_requirements, max_size=3).map(Selector.of)
+label_sets = st.sets(st.sampled_from(["k8s:app=a", "k8s:app=b", "k8s:tier=a", "k8s:tier", "other:app=b"])).map(
+    lambda labels: tuple(sorted(labels))
+)
+
+
+@given(st.dictionaries(st.integers(256, 270), label_sets), selectors)
+def test_a_new_selector_chooses_whom_it_matches(identities: dict[int, tuple[str, ...]], selector: Selector) -> None:
+    cache = SelectorCache()
+    for number, labels in identities.items():
+        cache.add(number, labels)
+    everybody = identities | {n: labels for n, labels in RESERVED_LABELS.items() if n}
+    expected = {n for n, labels in everybody.items() if selector.matches(label_map(labels, n))}
+    assert set(cache.acquire(selector).members) == expected
+
+
+class CacheUnderChange(RuleBasedStateMachine):
+    """Whatever comes and goes in whatever order, a selection is what a fresh look would give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = SelectorCache()
+        self.known: dict[int, tuple[str, ...]] = {n: labels for n, labels in RESERVED_LABELS.items() if n}
+        self.held: list[Selection] = []
+        self.seen: dict[Selection, tuple[int, set[int]]] = {}
+
+    @rule(number=st.integers(256, 262), labels=label_sets)
+    def identity_comes(self, number: int, labels: tuple[str, ...]) -> None:
+        self.known.setdefault(number, labels)
+        self.cache.add(number, labels)
+
+    @rule(number=st.integers(256, 262))
+    def identity_goes(self, number: int) -> None:
+        self.known.pop(number, None)
+        self.cache.remove(number)
+
+    @rule(selector=selectors)
+    def selector_comes(self, selector: Selector) -> None:
+        self.held.append(self.cache.acquire(selector))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def selector_goes(self, data: st.DataObject) -> None:
+        self.cache.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+
+    @invariant()
+    def selections_are_current(self) -> None:
+        assert len(self.cache) == len({selection.selector for selection in self.held})
+        for selection in self.held:
+            now = {n for n, labels in self.known.items() if selection.selector.matches(label_map(labels, n))}
+            assert set(selection.members) == now
+            version, before = self.seen.get(selection, (selection.version, now))
+            assert before == now or selection.version > version
+            self.seen[selection] = (selection.version, now)
+
+
+TestCacheUnderChange = CacheUnderChange.TestCase
+TestCacheUnderChange.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_world_is_chosen_in_both_families() -> None:
+    world = SelectorCache().acquire(Selector.of([Requirement("reserved:world", Operator.EXISTS)]))
+    assert set(world.members) == {2, 9, 10}
+
+
+def test_numbers_are_stable_and_rest_after_release() -> None:
+    book = IdentityAllocator()
+    a, b = book.allocate(("k8s:a",)), book.allocate(("k8s:b",))
+    assert (a, b, book.allocate(("k8s:a",))) == (256, 257, 256)
+    book.release(a)
+    assert book.allocate(("k8s:c",)) == 258
+    assert book.labels(a) == ("k8s:a",)  # flows may still name it
+    assert book.allocate(("k8s:a",)) == a
+    assert book.labels(1) == ("reserved:host",)
+    assert book.labels(4711) == ()
+
+
+def test_the_book_survives_a_restart_and_stays_small() -> None:
+    book = IdentityAllocator()
+    for i in range(RESTING_MAX + 10):
+        book.release(book.allocate((f"k8s:{i}",)))
+    kept = book.allocate(("k8s:kept",))
+    again = IdentityAllocator.from_dict(book.to_dict())
+    assert again.to_dict() == book.to_dict()
+    assert len(book.to_dict()["resting"]) <= RESTING_MAX
+    assert again.allocate(("k8s:kept",)) == kept
+    assert again.allocate(("k8s:new",)) == book.allocate(("k8s:new",))
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"identities": {"256": ["a"], "257": ["a"]}},
+        {"identities": {"1": ["a"]}},
+        {"identities": {"256": ["a"]}, "resting": [[256, ["b"]]]},
+    ],
+)
+def test_a_book_that_contradicts_itself_is_refused(stored: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="stored identities"):
+        IdentityAllocator.from_dict(stored)
+
+
+def test_when_all_numbers_are_taken_the_longest_rested_goes_first() -> None:
+    book = IdentityAllocator(256, 258)
+    for name in "abc":
+        book.allocate((name,))
+    with pytest.raises(IdentitiesExhausted):
+        book.allocate(("d",))
+    book.release(257)
+    book.release(256)
+    assert book.allocate(("d",)) == 257
+    assert book.allocate(("b",)) == 256
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcdef")), max_size=40))
+def test_no_number_stands_for_two(history: list[tuple[bool, str]]) -> None:
+    book = IdentityAllocator(256, 261)
+    for is_coming, name in history:
+        number = book.allocate((name,)) if is_coming else book.number((name,))
+        if number is not None and not is_coming:
+            book.release(number)
+        in_use = book.in_use()
+        assert len(set(in_use.values())) == len(in_use)
