@@ -46,8 +46,8 @@ class Census:
             self.identity.pop(key, None)
         self._labels |= after
         self._users.update(after.values())
-        self._enter(after)
         self._leave(before - set(after.values()))
+        self._enter(after)
         self._pods, self._namespaces = world.pods, world.namespaces
         return True
 
@@ -56,7 +56,9 @@ class Census:
         names = self._namespaces.keys() | world.namespaces.keys()
         moved = {name for name in names if self._namespaces.get(name) is not world.namespaces.get(name)}
         keys = self._pods.keys() | world.pods.keys()
-        return sorted(k for k in keys if self._pods.get(k) is not world.pods.get(k) or k.namespace in moved)
+        waiting = {key for key, number in self.identity.items() if number == IDENTITY_UNMANAGED}
+        changed = {k for k in keys if self._pods.get(k) is not world.pods.get(k) or k.namespace in moved}
+        return sorted(changed | waiting)
 
     def _labels_of(self, world: World, key: PodKey) -> Labels | None:
         pod = world.pods.get(key)
@@ -72,7 +74,7 @@ class Census:
         )
 
     def _enter(self, pods: Mapping[PodKey, Labels]) -> None:
-        self.errors = [error for error in self.errors if PodKey(error.namespace, error.name) not in pods]
+        self.errors = []
         numbers: dict[Labels, int] = {}
         for labels in sorted(set(pods.values())):
             try:
