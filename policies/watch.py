@@ -25,7 +25,7 @@ __all__ = ["FileEvent", "watch_folder"]
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 LOSS_GRACE_MS: Final = 150  # editors that write in place leave a file empty, or away, for some milliseconds
 RESCAN_MS: Final = 1000  # links that point out of the folder give no notification, and a folder may be replaced
-STEP_MS: Final = 5  # how often the notifier looks whether it has become quiet
+HOLD_OFF: Final = 10  # a folder that never becomes quiet is looked at after so many quiet times
 
 
 async def watch_folder(folder: Path, quiet_ms: int) -> AsyncIterator[tuple[FileEvent, ...]]:
@@ -38,28 +38,28 @@ async def watch_folder(folder: Path, quiet_ms: int) -> AsyncIterator[tuple[FileE
     yield await asyncio.to_thread(view.look)
     while True:
         watched = _inode(folder)
-        if watched is not None:
-            async with aclosing(_notifications(folder, quiet_ms)) as notifications:
-                async for _ in notifications:
-                    async for events in _settled(view):
-                        yield events
-                    if _inode(folder) != watched:
-                        break
-        else:
+        async for events in _settled(view):  # what changed while nothing was watching
+            yield events
+        if watched is None:
             await asyncio.sleep(RESCAN_MS / 1000)
-            async for events in _settled(view):
-                yield events
+            continue
+        async with aclosing(_notifications(folder, quiet_ms)) as notifications:
+            async for _ in notifications:
+                async for events in _settled(view):
+                    yield events
+                if _inode(folder) != watched:
+                    break
 
 
 async def _notifications(folder: Path, quiet_ms: int) -> AsyncGenerator[None, None]:
     """One for each burst of changes, and one each RESCAN_MS."""
-    step = min(STEP_MS, max(quiet_ms, 1))
+    quiet_ms = max(quiet_ms, 1)
     try:
         async for _ in awatch(
             folder,
             watch_filter=None,
-            debounce=max(quiet_ms, step),
-            step=step,
+            debounce=quiet_ms * HOLD_OFF,
+            step=quiet_ms,
             rust_timeout=RESCAN_MS,
             yield_on_timeout=True,
             recursive=False,
