@@ -18,14 +18,12 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from flow import flow_pb2
 from google.protobuf.message import DecodeError as WireError
 
-from flows.accesslog.decode import SLOT_KEY, decode_message
+from flows.accesslog.decode import DOWNSTREAM_END, SLOT_KEY, decode_message
 from flows.accesslog.pairing import Pairing
 from flows.build import Builder
 from flows.lookups import Lookups
 from flows.record import PacketRecord
 from flows.ring import Event, Ring
-
-DENIAL = b"rbac_access_denied_matched_policy["  # an entry with this becomes two flows; nearly every other one
 
 
 class _Waiting(NamedTuple):
@@ -73,7 +71,8 @@ class Intake:
             self.malformed += 1
             self.complaint = "not a StreamAccessLogsMessage"
             return
-        self._take(raw, len(message.http_logs.log_entry) + raw.count(DENIAL))
+        ends = sum(entry.common_properties.access_log_type == DOWNSTREAM_END for entry in message.http_logs.log_entry)
+        self._take(raw, max(1, 2 * ends))  # an exchange becomes two flows, whenever its request is told of
 
     def packets(self, records: Sequence[PacketRecord]) -> None:
         """Take events of the kernel."""

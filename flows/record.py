@@ -25,7 +25,8 @@ class SlotRef(NamedTuple):
 
 
 class HttpExchange(NamedTuple):
-    """Which exchange an access-log entry is about: identical concurrent ones are interchangeable.
+    """Which exchange an access-log entry is about. Two of one connection with the same request that began in the same
+    nanosecond are interchangeable.
 
     `client` is who connected, `server` the address it connected to; ports are in 1..65535, addresses canonical text.
     """
@@ -37,10 +38,11 @@ class HttpExchange(NamedTuple):
     method: str
     authority: str
     path: str  # as sent: with the query string
+    started_ns: int = 0  # Unix time of the request's first byte
 
 
 class HttpRecord(NamedTuple):
-    """One HTTP access-log entry: the request was forwarded (`ended` is False), or the exchange is over.
+    """One HTTP access-log entry: the request was allowed and is open (`ended` is False), or the exchange is over.
 
     A NamedTuple and not a frozen dataclass because one is made per entry and costs a fifth (0.5 us against 2.6 us).
     """

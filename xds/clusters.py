@@ -17,7 +17,8 @@ ORIGINAL_DESTINATION = "original-destination"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 CONNECT_TIMEOUT_S = 5
-# Upstream connections are pooled by client address. One that is idle is closed before the server would: a server that
+# Each client connection has upstream connections of its own: a pool shared by connections outlives them, and one that a
+# new policy resets would break the first request of a client who had nothing to do with it. One that is idle is closed before the server would: a server that
 # closes at the moment of the next request turns it into a 503 that the client would not have seen without us. The
 # shortest default among common servers is gunicorn's, 2 s. Opening another costs a handshake, mostly on the same node.
 IDLE_TIMEOUT_MS = 1500
@@ -32,6 +33,7 @@ KEEPALIVE_TIME_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 300, 60, 5
 def original_destination() -> Resource:
     """The cluster resource: ORIGINAL_DST, told its destination by filter state (xds.listeners)."""
     cluster = Cluster(name=ORIGINAL_DESTINATION, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
+    cluster.connection_pool_per_downstream_connection = True
     cluster.connect_timeout.FromSeconds(CONNECT_TIMEOUT_S)
     cluster.cleanup_interval.FromSeconds(CLEANUP_INTERVAL_S)
     cluster.circuit_breakers.thresholds.extend(map(_no_limit, (RoutingPriority.DEFAULT, RoutingPriority.HIGH)))

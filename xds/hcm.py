@@ -21,7 +21,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 
 from policies.ir import Slot
 from xds import denial
-from xds.access_log import access_log
+from xds.access_log import OPEN_TICK_MS, access_log
 from xds.clusters import ORIGINAL_DESTINATION
 from xds.codec import MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
 from xds.filters import HTTP_FILTERS
@@ -57,6 +57,7 @@ def connection_manager(slot: Slot, options: Options) -> HttpConnectionManager:
         access_log=[access_log(options)],
         local_reply_config=_local_replies(),
     )
+    manager.access_log_options.access_log_flush_interval.FromMilliseconds(OPEN_TICK_MS)
     manager.route_config.name = slot.name
     manager.route_config.virtual_hosts.append(_virtual_host(slot))
     _keep_headers(manager)

@@ -20,12 +20,15 @@ from flows.record import Headers, HttpExchange, HttpRecord, SlotRef
 from policies.types import PORT_MAX, Direction
 
 # A listener's only route bears the name of its slot. Where a request was refused before routing, the slot is in this
-# filter state object instead; entries of the upstream's log have no filter state.
+# filter state object instead.
 SLOT_KEY = "deflector.slot"
 
 # envoy.data.accesslog.v3.AccessLogType
+DOWNSTREAM_PERIODIC = 5
 DOWNSTREAM_END = 6
-UPSTREAM_POOL_READY = 7
+
+RBAC = "envoy.filters.http.rbac"  # the name of the filter's dynamic metadata; what it holds says that it has judged
+RBAC_RESULT = "enforced_engine_result"
 
 # envoy.config.core.v3.RequestMethod; a method that is not listed arrives as 0, and by name only as header ":method".
 METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -70,13 +73,13 @@ def decode_message(message: Any, slot_key: str = SLOT_KEY) -> Batch:
 
 
 def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
-    """Decode one HTTPAccessLogEntry; None for entry types other than UpstreamPoolReady and DownstreamEnd.
+    """Decode one HTTPAccessLogEntry; None for one that is neither the end of an exchange nor an allowed one's middle.
 
     Raises DecodeError.
     """
     common = entry.common_properties
     stage = common.access_log_type
-    if stage != DOWNSTREAM_END and stage != UPSTREAM_POOL_READY:
+    if stage != DOWNSTREAM_END and (stage != DOWNSTREAM_PERIODIC or not _is_allowed(common.metadata)):
         return None
     route = common.route_name
     slot = _named_slot(route) if route else _stated_slot(common.filter_state_objects.get(slot_key), slot_key)
@@ -89,12 +92,14 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
     server_ip, server_port = _address(common.downstream_local_address, "downstream_local_address")
     number = request.request_method
     method = METHODS[number] if 0 < number < len(METHODS) else headers.get(":method", "")
-    exchange = HttpExchange(client_ip, client_port, server_ip, server_port, method, authority, path)
+    start = common.start_time
+    started_ns = start.seconds * 1_000_000_000 + start.nanos
+    exchange = HttpExchange(client_ip, client_port, server_ip, server_port, method, authority, path, started_ns)
     url = f"{headers.get('x-forwarded-proto') or request.scheme or 'http'}://{authority}{path}"
     protocol = PROTOCOLS.get(entry.protocol_version, "Unknown")
     seen = _request_headers(request, headers)
     trace = _trace_id(headers["traceparent"]) if "traceparent" in headers else ""
-    if stage == UPSTREAM_POOL_READY:
+    if stage == DOWNSTREAM_PERIODIC:
         return HttpRecord(exchange, slot, False, url, protocol, seen, trace)
     response = entry.response
     code = response.response_code.value
@@ -109,6 +114,14 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
         raise DecodeError(f"common_properties.time_to_first_downstream_tx_byte: {wait.seconds} s is no latency")
     answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
     return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered)
+
+
+def _is_allowed(metadata: Any) -> bool:
+    """Whether the filter has judged the request and let it pass: until then an open request is nobody's business."""
+    judged = metadata.filter_metadata.get(RBAC)
+    if judged is None or RBAC_RESULT not in judged.fields:
+        return False
+    return bool(judged.fields[RBAC_RESULT].string_value == "allowed")
 
 
 def _denied_by(details: str, is_routed: bool) -> str | None:

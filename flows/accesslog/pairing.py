@@ -1,8 +1,7 @@
 """Access-log records -> the halves of exchanges: one REQUEST per exchange, and one RESPONSE if there was one. Pure.
 
-An allowed request is logged twice: when it is forwarded and when its exchange ends. A denied one, and one that found
-no upstream, are logged at the end only. So the end must know whether its request was already told of: forwarded
-requests are counted per exchange, and identical concurrent ones (HTTP/2 streams) are interchangeable.
+An exchange is logged when it ends; one that takes longer is logged before as well, perhaps more than once. So the first
+record of an exchange tells its request, and its end the response.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections.abc import Iterable
 
 from flows.record import HttpExchange, HttpHalf, HttpRecord
 
-OPEN_EXCHANGES = 16384  # distinct exchanges remembered (10 MB); the oldest beyond that is forgotten and told of twice
+OPEN_EXCHANGES = 16384  # open exchanges remembered (10 MB); the oldest beyond that is forgotten and told of twice
 
 
 class Pairing:
-    """Remembers which forwarded requests have not ended. `forgotten` counts those it could not keep."""
+    """Remembers which requests were told of and have not ended. `forgotten` counts those it could not keep."""
 
     def __init__(self, limit: int = OPEN_EXCHANGES) -> None:
         self._limit = limit
-        self._open: OrderedDict[HttpExchange, int] = OrderedDict()
+        self._open: OrderedDict[HttpExchange, None] = OrderedDict()
         self.forgotten = 0
 
     def __len__(self) -> int:
@@ -29,30 +28,24 @@ class Pairing:
     def halves(self, records: Iterable[HttpRecord]) -> list[HttpHalf]:
         """What these records newly tell, in order."""
         told: list[HttpHalf] = []
-        forwarded = self._open
+        known = self._open
         for record in records:
             exchange = record.exchange
             if not record.ended:
-                self._remember(exchange)
-                told.append(HttpHalf(record, False))
+                if exchange not in known:
+                    self._remember(exchange)
+                    told.append(HttpHalf(record, False))
                 continue
-            denied = record.denied_by is not None
-            count = 0 if denied else forwarded.get(exchange, 0)
-            if count == 0:
-                told.append(HttpHalf(record, False, denied))
-            elif count == 1:
-                del forwarded[exchange]
+            if exchange in known:
+                del known[exchange]
             else:
-                forwarded[exchange] = count - 1
+                told.append(HttpHalf(record, False, record.denied_by is not None))
             if record.code:
                 told.append(HttpHalf(record, True))
         return told
 
     def _remember(self, exchange: HttpExchange) -> None:
-        forwarded = self._open
-        count = forwarded.get(exchange, 0)
-        forwarded[exchange] = count + 1
-        if count:
-            forwarded.move_to_end(exchange)
-        elif len(forwarded) > self._limit:
-            self.forgotten += forwarded.popitem(last=False)[1]
+        self._open[exchange] = None
+        if len(self._open) > self._limit:
+            self._open.popitem(last=False)
+            self.forgotten += 1

@@ -20,6 +20,7 @@ from policies.types import Direction
 
 SLOT = "ingress:4711:tcp:80"
 TIEFIGHTER, XWING, DEATHSTAR, SERVICE = "10.0.0.2", "10.0.0.3", "10.0.0.7", "172.20.0.1"
+START_NS = 1_768_385_472_000_000_000
 METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
 
@@ -85,13 +86,15 @@ def entry(
     method, path = request.split(" ", 1)
     made = HTTPAccessLogEntry(protocol_version=2)
     common = made.common_properties
-    common.access_log_type = 6 if ended else 7
+    common.access_log_type = 6 if ended else 5
+    common.start_time.FromNanoseconds(more.pop("start_ns", START_NS))
+    verdict = common.metadata.filter_metadata["envoy.filters.http.rbac"]
+    verdict["enforced_engine_result"] = "denied" if details.startswith("rbac_access_denied") else "allowed"
     _put(common.downstream_remote_address, more.pop("client", TIEFIGHTER), port)
     _put(common.downstream_local_address, more.pop("server", DEATHSTAR), 80)
     if slot is not None:
         common.route_name = slot if routed else ""
-        if ended:
-            common.filter_state_objects["deflector.slot"].Pack(StringValue(value=slot))
+        common.filter_state_objects["deflector.slot"].Pack(StringValue(value=slot))
     made.request.request_method = METHODS.index(method)
     made.request.scheme, made.request.authority, made.request.path = "http", "deathstar", path
     made.request.request_headers.update(headers or {})
@@ -113,7 +116,7 @@ def denied(rule: str = "default-deny", **more: Any) -> HTTPAccessLogEntry:
 
 
 def exchange(**more: Any) -> list[HTTPAccessLogEntry]:
-    """Both entries of an allowed request."""
+    """Both entries of an allowed request that takes a while."""
     return [entry(ended=False, **more), entry(**more)]
 
 

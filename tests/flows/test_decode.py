@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flows.accesslog.decode import DecodeError, canonical, decode_entry, decode_message
 from flows.record import HttpRecord, SlotRef
 from policies.types import Direction
-from tests.flows.make import DEATHSTAR, TIEFIGHTER, denied, entry, exchange, message
+from tests.flows.make import DEATHSTAR, START_NS, TIEFIGHTER, denied, entry, exchange, message
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -27,7 +27,7 @@ def decoded(given_entry: HTTPAccessLogEntry) -> HttpRecord:
 
 def test_a_forwarded_request() -> None:
     record = decoded(entry(ended=False))
-    assert record.exchange == (TIEFIGHTER, 40000, DEATHSTAR, 80, "PUT", "deathstar", "/v1/exhaust-port")
+    assert record.exchange == (TIEFIGHTER, 40000, DEATHSTAR, 80, "PUT", "deathstar", "/v1/exhaust-port", START_NS)
     assert record.slot == SlotRef("ingress:4711:tcp:80", Direction.INGRESS, 4711)
     assert (record.ended, record.url, record.protocol) == (False, "http://deathstar/v1/exhaust-port", "HTTP/1.1")
     assert (record.code, record.denied_by, record.latency_ns) == (0, None, 0)

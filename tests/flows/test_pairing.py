@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flows.accesslog.decode import decode_entry
 from flows.accesslog.pairing import Pairing
 from flows.record import HttpRecord
-from tests.flows.make import denied, entry, exchange
+from tests.flows.make import START_NS, denied, entry, exchange
 
 
 def record(made: HTTPAccessLogEntry) -> HttpRecord:
@@ -48,20 +48,23 @@ def test_a_request_that_died_without_a_response_has_one_half() -> None:
     assert told(Pairing(), entry(ended=False), entry(code=0)) == ["request"]
 
 
-def test_identical_concurrent_streams_are_interchangeable() -> None:
+def test_an_open_exchange_is_told_of_once_however_often_it_is_logged() -> None:
     pairing = Pairing()
-    assert told(pairing, entry(ended=False), entry(ended=False)) == ["request", "request"]
-    assert told(pairing, entry(), entry(code=500)) == ["response 200", "response 500"]
+    still_open = entry(ended=False)
+    assert told(pairing, still_open, still_open, still_open) == ["request"]
+    assert told(pairing, entry()) == ["response 200"]
 
 
-def test_a_denial_leaves_the_count_of_its_twin_alone() -> None:
+def test_concurrent_streams_of_one_connection_are_told_apart_by_their_start() -> None:
     pairing = Pairing()
-    assert told(pairing, entry(ended=False), denied(), entry()) == [
-        "request",
-        "dropped",
-        "response 403",
-        "response 200",
-    ]
+    assert told(pairing, entry(ended=False), entry(ended=False, start_ns=START_NS + 1)) == ["request", "request"]
+    assert told(pairing, entry(), entry(code=500, start_ns=START_NS + 1)) == ["response 200", "response 500"]
+
+
+def test_a_denial_beside_an_open_twin_is_its_own_exchange() -> None:
+    pairing = Pairing()
+    twin = denied(start_ns=START_NS + 1)
+    assert told(pairing, entry(ended=False), twin, entry()) == ["request", "dropped", "response 403", "response 200"]
 
 
 def test_other_connections_are_other_exchanges() -> None:
@@ -84,13 +87,14 @@ KINDS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from(("allowed", "denie
 def test_as_many_requests_as_exchanges_in_any_order(kinds: list[tuple[int, str]], random: object) -> None:
     """Entries of one exchange keep their order; those of different exchanges may mix."""
     queues = []
-    for port, kind in kinds:
+    for number, (port, kind) in enumerate(kinds):
+        which = {"port": port, "start_ns": START_NS + number}
         queues.append(
             {
-                "allowed": exchange(port=port),
-                "denied": [denied(port=port)],
-                "failed": [entry(port=port, code=503)],
-                "dead": [entry(port=port, ended=False), entry(port=port, code=0)],
+                "allowed": exchange(**which),
+                "denied": [denied(**which)],
+                "failed": [entry(code=503, **which)],
+                "dead": [entry(ended=False, **which), entry(code=0, **which)],
             }[kind]
         )
     mixed = []
@@ -100,7 +104,6 @@ def test_as_many_requests_as_exchanges_in_any_order(kinds: list[tuple[int, str]]
     pairing = Pairing()
     said = told(pairing, *mixed)
     requests = [word for word in said if not word.startswith("response")]
-    # A failure looks like the end of a forwarded twin: then the twin's end brings the request instead.
     assert len(requests) == len(kinds)
     assert said.count("dropped") == sum(kind == "denied" for _, kind in kinds)
     assert len(pairing) == 0
