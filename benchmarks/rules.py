@@ -20,7 +20,7 @@ from benchmarks.stage import CLIENT, RULE_PORTS, SERVER, Stage
 from benchmarks.usage import cpu_us, rss_mb
 from conformance.manifests import policy_file
 
-ROUNDS, SECONDS = 3, 2
+ROUNDS, SECONDS = 5, 1
 LARGEST = RULE_COUNTS[-1]
 ENFORCED = 60.0  # seconds that ten thousand rules may take before the measurement is given up
 PAUSE = 0.005  # seconds between two requests while waiting: the compiler needs the core more than we do

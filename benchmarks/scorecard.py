@@ -70,7 +70,7 @@ def table(readings: Readings) -> Table:
         if figure.name not in readings:
             continue
         if before not in ("", figure.benchmark):
-            made.add_section()
+            made.add_row()
         before = figure.benchmark
         made.add_row(*_cells(figure, readings[figure.name]))
     return made

@@ -18,7 +18,7 @@ from benchmarks.stage import CLIENT, FORWARD_PORTS, HTTP_PORT, PATH, PLAIN_PORT,
 from benchmarks.usage import cpu_us
 from conformance.galaxy import NODE
 
-ROUNDS, SECONDS = 5, 2
+ROUNDS, SECONDS = 9, 1
 LEGS = ("direct", "bare_file_log", "bare", "deflector", "followed", "l4")
 
 
