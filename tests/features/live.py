@@ -214,6 +214,10 @@ class HttpClient:
             is_closed = headers.get("connection") == "close"
         return Answer(int(lines[0].split()[1]), headers, head, body, is_closed)
 
+    async def read_until(self, end: bytes) -> bytes:
+        async with asyncio.timeout(BOUND_S):
+            return await self._reader.readuntil(end)
+
     async def at_end(self) -> bool:
         """Whether the proxy closes the connection (waits for it, bounded)."""
         async with asyncio.timeout(BOUND_S):
