@@ -11,25 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from policies.crd_selectors import read_peer, read_subject
 from policies.errors import Reason
-from policies.fields import ROOT, Findings, Path, Raw, Schema, integer, items, mapping, sequence, strings, submap, text
+from policies.fields import ROOT, Findings, Path, Raw, Schema, integer, items, mapping, sequence, submap, text
 from policies.ir import HeaderMatch, HttpRule
-from policies.labels import K8S, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX, RESERVED, canonical_key
-from policies.sanitize import (
-    Refused,
-    header_match,
-    label_key_fault,
-    label_value_fault,
-    object_name_fault,
-    port_number,
-    regex_fault,
-)
-from policies.selectors import Operator, Requirement, Selector
+from policies.sanitize import Refused, header_match, object_name_fault, port_number, regex_fault
+from policies.selectors import Selector
 from policies.types import ALL_PORTS, PORT_MAX, Direction, Origin, PortRange, Protocol
 
 KIND: Final = "CiliumNetworkPolicy"
 PORTS_MAX: Final = 40  # per toPorts entry (facts 1.3)
-NAMESPACE_LABEL: Final = f"{K8S}:{NAMESPACE_KEY}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +72,7 @@ class CiliumNetworkPolicy:
     valid: bool = True
 
 
-# --- the schema, field by field (facts 1.2) -----------------------------------------------------------------------
-
+# The schema, field by field (facts 1.2).
 _OBJECT: Final = Schema(known=("apiVersion", "kind", "metadata", "spec", "specs", "status"))
 _METADATA: Final = Schema(
     known=(
@@ -120,12 +110,7 @@ _PROTOCOLS: Final = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "ANY": Protocol.A
 _PROTOCOLS_LATER: Final = ("SCTP", "VRRP", "IGMP")
 _HTTP: Final = Schema(known=("path", "method", "host", "headers"), later=("headerMatches",))
 _HTTP_KNOWN: Final = frozenset(("path", "method", "host", "headers"))
-_SELECTOR: Final = Schema(known=("matchLabels", "matchExpressions"))
-_EXPRESSION: Final = Schema(known=("key", "operator", "values"))
-_OPERATORS: Final = {operator.value: operator for operator in Operator}
 _LABEL: Final = Schema(known=("key", "value", "source"))
-# Labels of these sources belong to addresses and nodes: selecting them means something only once they are given.
-_SOURCES_LATER: Final = frozenset({"cidr", "cidrgroup", "fqdn", "node"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +153,7 @@ def fallback(raw: Any) -> CiliumNetworkPolicy | None:
     for spec in specs:
         findings = Findings()
         if isinstance(spec, dict) and spec.get("endpointSelector") is not None:
-            subject = _read_subject(spec["endpointSelector"], ROOT, _Scope(namespace, name, findings))
+            subject = read_subject(spec["endpointSelector"], ROOT, namespace, findings)
             if not findings.errors and (directions := _mentioned(spec)):
                 rules.append(Rule(subject, enforces=directions, invalid=True))
     if not name or aside.errors or not rules:
@@ -206,7 +191,9 @@ def _read_spec(raw: Any, path: Path, scope: _Scope) -> Rule | None:
     selector = spec.get("endpointSelector")
     if selector is None:
         findings.add(path / "endpointSelector", Reason.MISSING, "say which pods: {} is every pod of the namespace")
-    subject = _read_subject(selector, path / "endpointSelector", scope) if selector is not None else Selector()
+    subject = Selector()
+    if selector is not None:
+        subject = read_subject(selector, path / "endpointSelector", scope.namespace, findings)
     clauses = {d: _read_clauses(spec, d, path, scope) for d in Direction}
     enforces = tuple(d for d in Direction if clauses[d])
     if all(spec.get(field) in (None, []) for field in ("ingress", "egress", *_SPEC.later)):
@@ -242,102 +229,16 @@ def _read_clause(raw: Raw, direction: Direction, path: Path, scope: _Scope) -> C
     peers: tuple[Selector, ...] | None = None
     if raw.get(field) is not None:
         written = sequence(raw[field], path / field, scope.findings) or ()
-        peers = tuple(_read_peer(item, (path / field)[i], scope) for i, item in enumerate(written))
+        where = path / field
+        peers = tuple(read_peer(p, where[i], scope.namespace, scope.findings) for i, p in enumerate(written))
     origin = scope.origin(path)
     entries = items(raw, "toPorts", path, scope.findings)
-    to_ports = (_read_to_ports(item, (path / "toPorts")[i], (origin, scope.findings)) for i, item in enumerate(entries))
+    where = path / "toPorts"
+    to_ports = (_read_to_ports(item, where[i], origin, scope.findings) for i, item in enumerate(entries))
     return Clause(origin, peers, tuple(to_ports))
 
 
-# --- selectors ----------------------------------------------------------------------------------------------------
-
-
-def _read_subject(raw: Any, path: Path, scope: _Scope) -> Selector:
-    """A policy speaks for its own namespace only: another one in matchLabels is overwritten, as in Cilium (2.2)."""
-    found = _requirements(raw, path, scope.findings)
-    labels = {requirement for requirement, is_label in found if not (is_label and requirement.key == NAMESPACE_LABEL)}
-    return Selector.of([*labels, _in_namespace(scope.namespace)])
-
-
-def _read_peer(raw: Any, path: Path, scope: _Scope) -> Selector:
-    """A peer is looked for in the policy's namespace, unless it says where, or means something that has none (2.2)."""
-    found = [requirement for requirement, _ in _requirements(raw, path, scope.findings)]
-    if not any(_says_where(requirement.key) for requirement in found):
-        found.append(_in_namespace(scope.namespace))
-    return Selector.of(found)
-
-
-def _in_namespace(namespace: str) -> Requirement:
-    return Requirement(NAMESPACE_LABEL, Operator.IN, (namespace,))
-
-
-def _says_where(canonical: str) -> bool:
-    source, _, key = canonical.partition(":")
-    return source == RESERVED or key == NAMESPACE_KEY or key.startswith(NAMESPACE_LABELS_PREFIX)
-
-
-def _requirements(raw: Any, path: Path, findings: Findings) -> list[tuple[Requirement, bool]]:
-    """All requirements of a selector, and whether each comes from matchLabels."""
-    selector = mapping(raw, path, findings)
-    if selector is None:
-        return []
-    _SELECTOR.check(selector, path, findings)
-    where = path / "matchLabels"
-    found: list[tuple[Requirement, bool]] = []
-    for key, value in strings(submap(selector, "matchLabels", path, findings), where, findings).items():
-        _check_key(key, where[key], findings)
-        if fault := label_value_fault(value):
-            findings.add(where[key], Reason.BAD_SELECTOR, fault)
-        found.append((Requirement(canonical_key(key), Operator.IN, (value,)), True))
-    where = path / "matchExpressions"
-    for i, item in enumerate(items(selector, "matchExpressions", path, findings)):
-        expression = mapping(item, where[i], findings)
-        requirement = _read_expression(expression, where[i], findings) if expression is not None else None
-        if requirement is not None:
-            found.append((requirement, False))
-    return found
-
-
-def _read_expression(raw: Raw, path: Path, findings: Findings) -> Requirement | None:
-    _EXPRESSION.check(raw, path, findings)
-    key, written = text(raw, "key", path, findings), text(raw, "operator", path, findings)
-    values: list[str] = []
-    for i, value in enumerate(items(raw, "values", path, findings)):
-        here = (path / "values")[i]
-        if not isinstance(value, str):
-            findings.add(here, Reason.WRONG_TYPE, "must be a string: quote it")
-        elif fault := label_value_fault(value):
-            findings.add(here, Reason.BAD_SELECTOR, fault)
-        else:
-            values.append(value)
-    _check_key(key, path / "key", findings)
-    if written not in _OPERATORS:
-        words = f'"{written}" is none of {", ".join(_OPERATORS)}' if written else "say how to compare"
-        findings.add(path / "operator", Reason.BAD_SELECTOR, words)
-        return None
-    operator = _OPERATORS[written]
-    wants_values = operator in (Operator.IN, Operator.NOT_IN)
-    if wants_values != bool(raw.get("values")):
-        words = "needs at least one value" if wants_values else "takes no values"
-        findings.add(path / "values", Reason.BAD_SELECTOR, f"{operator} {words}")
-    return Requirement(canonical_key(key), operator, tuple(sorted(set(values))))
-
-
-def _check_key(key: str, path: Path, findings: Findings) -> None:
-    source, colon, name = key.partition(":")
-    if colon and source in _SOURCES_LATER:
-        findings.add(path, Reason.NOT_SUPPORTED_YET, f"labels of source {source} are not known here")
-    elif colon and (not source or label_key_fault(source)):
-        findings.add(path, Reason.BAD_SELECTOR, f'"{source}" is no label source')
-    elif fault := label_key_fault(name if colon else key):
-        findings.add(path, Reason.BAD_SELECTOR, fault)
-
-
-# --- ports and L7 -------------------------------------------------------------------------------------------------
-
-
-def _read_to_ports(item: Any, path: Path, context: tuple[Origin, Findings]) -> ToPorts:
-    findings = context[1]
+def _read_to_ports(item: Any, path: Path, origin: Origin, findings: Findings) -> ToPorts:
     raw = mapping(item, path, findings)
     if raw is None:
         return ToPorts()
@@ -347,16 +248,15 @@ def _read_to_ports(item: Any, path: Path, context: tuple[Origin, Findings]) -> T
         findings.add(path / "ports", Reason.TOO_MANY, f"{len(written)} ports, the most is {PORTS_MAX}")
     rules = submap(raw, "rules", path, findings)
     _RULES.check(rules, path / "rules", findings)
-    http = _read_http_rules(items(rules, "http", path / "rules", findings), path / "rules" / "http", context)
+    http = _read_http_rules(items(rules, "http", path / "rules", findings), path / "rules" / "http", origin, findings)
     has_l7 = bool(rules.get("http"))
     if has_l7 and not written:
         findings.add(path / "ports", Reason.MISSING, "HTTP rules need the ports that they are for")
-    specs = [_read_port(port, (path / "ports")[i], (has_l7, findings)) for i, port in enumerate(written)]
+    specs = [_read_port(port, (path / "ports")[i], has_l7, findings) for i, port in enumerate(written)]
     return ToPorts(tuple(spec for spec in specs if spec is not None), http)
 
 
-def _read_port(item: Any, path: Path, context: tuple[bool, Findings]) -> PortSpec | None:
-    has_l7, findings = context
+def _read_port(item: Any, path: Path, has_l7: bool, findings: Findings) -> PortSpec | None:
     raw = mapping(item, path, findings)
     if raw is None:
         return None
@@ -407,21 +307,19 @@ def _read_range(raw: Raw, path: Path, findings: Findings) -> PortRange | None:
     return None
 
 
-def _read_http_rules(written: Any, path: Path, context: tuple[Origin, Findings]) -> tuple[HttpRule, ...]:
-    origin, findings = context
+def _read_http_rules(written: Any, path: Path, origin: Origin, findings: Findings) -> tuple[HttpRule, ...]:
     origins = (origin,)
     rules: dict[Any, HttpRule] = {}
     for i, item in enumerate(written):
         raw = mapping(item, path[i], findings)
         if raw is None:
             continue
-        rule = _read_http_rule(raw, path[i], (origins, findings))
+        rule = _read_http_rule(raw, path[i], origins, findings)
         rules[rule.match_key] = rule
     return tuple(rules[key] for key in sorted(rules))
 
 
-def _read_http_rule(raw: Raw, path: Path, context: tuple[tuple[Origin, ...], Findings]) -> HttpRule:
-    origins, findings = context
+def _read_http_rule(raw: Raw, path: Path, origins: tuple[Origin, ...], findings: Findings) -> HttpRule:
     if not raw.keys() <= _HTTP_KNOWN:
         _HTTP.check(raw, path, findings)
     pattern: Mapping[str, str] = {

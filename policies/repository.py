@@ -115,7 +115,8 @@ class Repository:
     @property
     def problems(self) -> tuple[PolicyError, ...]:
         """Everything that is wrong now, by file and line."""
-        return in_order(error for source in self._sources for error in self._errors_of(source))
+        errors = [error for known in self._sources.values() for error in known.errors]
+        return in_order([*errors, *(error for key in self._contested for error in self._conflicts(key))])
 
     def _view(self, kind: str) -> Mapping[Any, Any]:
         if kind not in self._views:
@@ -169,13 +170,14 @@ class Repository:
 
     def _errors_of(self, source: str) -> tuple[PolicyError, ...]:
         known = self._sources[source]
-        lost = [key for key in self._contested if key in known.objects and self._claims[key][0] != source]
-        conflicts = [_conflict(key, (source, known.objects[key].line), self._place(key)) for key in lost]
-        return in_order([*known.errors, *conflicts])
+        conflicts = [e for key in self._contested & known.objects.keys() for e in self._conflicts(key)]
+        return in_order([*known.errors, *(error for error in conflicts if error.source == source)])
 
-    def _place(self, key: ObjectKey) -> tuple[str, int]:
-        holder = self._claims[key][0]
-        return holder, self._sources[holder].objects[key].line
+    def _conflicts(self, key: ObjectKey) -> list[PolicyError]:
+        """One error for each source that has this object too, but came later."""
+        first, *others = self._claims[key]
+        there = (first, self._sources[first].objects[key].line)
+        return [_conflict(key, (source, self._sources[source].objects[key].line), there) for source in others]
 
 
 def _read_document(document: Document, chunk: Chunk) -> _Reading:

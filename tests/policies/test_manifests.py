@@ -124,7 +124,7 @@ _plain = st.recursive(
 
 @given(st.lists(st.dictionaries(st.text("abc", min_size=1), _plain, min_size=1), max_size=3))
 def test_what_was_dumped_is_read(documents: list[object]) -> None:
-    text = yaml.safe_dump_all(documents, allow_unicode=True, explicit_start=True)
+    text = yaml.safe_dump_all(documents, explicit_start=True)
     assert [document.raw for document in read_documents(text)] == documents
 
 
