@@ -33,7 +33,7 @@ class NodeView:
         self._labels = labels
         self._revision = node.revision
         self._policies = {policy.group: policy for policy in node.policies}
-        self._identities = dict(_host_prefixes(node))
+        self._identities = {**_service_identities(node), **dict(_host_prefixes(node))}
         local = {(e.namespace, e.name): e.id for e in node.endpoints}
         self._target_ports = {(s.address, s.port, int(s.protocol)): s.target_port for s in node.services}
         self._pods = {
@@ -140,6 +140,14 @@ def _origins(rule: PeerRule) -> tuple[Origin, ...]:
 def _objects(origins: Iterable[Origin]) -> list[Origin]:
     """Each object once, sorted; implicit rules of our own are no objects."""
     return sorted({Origin(o.kind, o.namespace, o.name, "") for o in origins if o.kind != "deflector"})
+
+
+def _service_identities(node: NodePolicy) -> dict[str, int]:
+    """Service addresses whose backends, at all ports, share one identity: that is who is meant by the address."""
+    found: dict[str, set[int]] = {}
+    for service in node.services:
+        found.setdefault(service.address, set()).add(service.identity)
+    return {address: min(behind) for address, behind in found.items() if len(behind) == 1 and behind != {IDENTITY_ANY}}
 
 
 def _host_prefixes(node: NodePolicy) -> Iterable[tuple[str, int]]:

@@ -17,7 +17,7 @@ from bpf.redirects import desired
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.ir import NodePolicy
 from policies.objects import PodKey
-from policies.types import Direction
+from policies.types import IDENTITY_UNKNOWN, IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, Direction
 from policies.world import World
 from xds.cache import SnapshotCache
 from xds.resources import FILTER, LISTENER
@@ -142,6 +142,7 @@ def port_is_free(port: int) -> bool:
     return True
 
 
+WORLD = (IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6)
 DIRECTIONS: dict[int, Direction] = {Dir.INGRESS: Direction.INGRESS, Dir.EGRESS: Direction.EGRESS}
 
 
@@ -159,8 +160,8 @@ def packet_record(event: Event) -> PacketRecord | None:
         destination_port=event.destination_port,
         verdict=verdict,
         direction=DIRECTIONS.get(event.direction),
-        source_identity=event.source_identity or None,
-        destination_identity=event.destination_identity or None,
+        source_identity=_known(event.source_identity),
+        destination_identity=_known(event.destination_identity),
         tcp_flags=event.tcp_flags,
         icmp_type=event.icmp_type,
         icmp_code=event.icmp_code,
@@ -173,6 +174,11 @@ def packet_record(event: Event) -> PacketRecord | None:
         source_mac=event.source_mac.hex(":"),
         destination_mac=event.destination_mac.hex(":"),
     )
+
+
+def _known(identity: int) -> int | None:
+    """None for the world: the kernel looks at services only where a policy asks; the view knows who is behind one."""
+    return None if identity in (IDENTITY_UNKNOWN, *WORLD) else identity
 
 
 def _kind_of(event: Event) -> tuple[PacketKind | None, PacketVerdict, int]:

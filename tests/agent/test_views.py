@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent.views import NodeView, labels_by_identity
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.types import Direction
 from tests.policies.make import Node, peers, pod, policy, to_ports
 
-DEATHSTAR, TIEFIGHTER, XWING = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+DEATHSTAR, TIEFIGHTER, XWING, SERVICE = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.96.0.1"
 
 
-def view() -> NodeView:
+def view(*more: dict[str, Any]) -> NodeView:
     crew = (
         pod("deathstar", DEATHSTAR, org="empire", **{"class": "deathstar"}),
         pod("tiefighter", TIEFIGHTER, org="empire"),
@@ -18,7 +20,7 @@ def view() -> NodeView:
     )
     rules = [{"fromEndpoints": peers({"org": "empire"}), "toPorts": [to_ports("80", http=[{"path": "/land"}])]}]
     node = Node()
-    assert node.apply(*crew, policy("rule1", subject={"class": "deathstar"}, ingress=rules)) == ()
+    assert node.apply(*crew, *more, policy("rule1", subject={"class": "deathstar"}, ingress=rules)) == ()
     compiled = node.compile().node
     labels = labels_by_identity(node.identities, compiled)
     return NodeView("here", node.repository.world(), compiled, labels)
@@ -51,6 +53,32 @@ def test_an_address_that_is_no_pod_is_the_world_or_the_node() -> None:
     assert seen.identity_labels(seen.identity_by_ip("198.51.100.1")) == ("reserved:world-ipv4",)
     assert seen.identity_labels(seen.identity_by_ip("2001:db8::99")) == ("reserved:world-ipv6",)
     assert seen.identity_labels(seen.identity_by_ip("192.0.2.1")) == ("reserved:host",)
+
+
+def test_a_service_address_is_whoever_is_behind_it() -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "deathstar", "namespace": "default"},
+        "spec": {"clusterIP": SERVICE, "clusterIPs": [SERVICE], "ports": [{"port": 80, "targetPort": 8080}]},
+    }
+    backends = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "deathstar-1",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "deathstar"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [DEATHSTAR], "conditions": {"ready": True}}],
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+    }
+    seen = view(service, backends)
+    assert seen.identity_by_ip(SERVICE) == seen.identity_by_ip(DEATHSTAR)
+    found = seen.service_by_address(SERVICE, 80)
+    assert found is not None
+    assert found.name == "deathstar"
 
 
 def test_an_allowed_connection_names_the_policy_that_allows_it() -> None:
