@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from xds.resources import Key
+from xds.resources import FILTER, LISTENER, Key
 
 # Envoy's text names listeners and clusters, and nothing in it is longer than a line that a person can read.
 MAX_MESSAGE = 2000
@@ -35,15 +35,19 @@ class AckBook:
 
     def __init__(self) -> None:
         self._held: dict[Key, str] = {}
+        self._answered: set[str] = set()  # types of which some response has been accepted
 
     def reset(self) -> None:
         """A stream has begun or ended: nothing is known."""
         self._held.clear()
+        self._answered.clear()
 
     def held(self, key: Key) -> str | None:
         return self._held.get(key)
 
-    def acked(self, versions: Mapping[Key, str], removed: Iterable[Key]) -> None:
+    def acked(self, type_url: str, versions: Mapping[Key, str], removed: Iterable[Key]) -> None:
+        """A response of this type has been accepted."""
+        self._answered.add(type_url)
         self._held.update(versions)
         for key in removed:
             self._held.pop(key, None)
@@ -57,8 +61,15 @@ class AckBook:
     def judge(self, served: Mapping[Key, str | None], refused: Mapping[Key, str]) -> AckResult:
         """Compare with what is served (None: absent, and its absence is to be acknowledged)."""
         nacked = {key: message for key, message in sorted(refused.items()) if key in served}
-        acked = {key for key, version in served.items() if key not in nacked and self._held.get(key) == version}
+        acked = {key for key, version in served.items() if key not in nacked and self._is_accepted(key, version)}
         return AckResult(frozenset(acked), nacked, frozenset(served.keys() - acked - nacked.keys()))
+
+    def _is_accepted(self, key: Key, version: str | None) -> bool:
+        """What is absent is known to be gone once the proxy has accepted a world without it. Filters are asked for by
+        name: they are gone with their listeners."""
+        if version is None and (LISTENER if key.type_url == FILTER else key.type_url) not in self._answered:
+            return False
+        return self._held.get(key) == version
 
 
 def offenders(message: str, keys: Collection[Key]) -> frozenset[Key]:

@@ -17,8 +17,8 @@ ORIGINAL_DESTINATION = "original-destination"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 CONNECT_TIMEOUT_S = 5
-# Each client connection has upstream connections of its own: those of a shared pool outlive it, and one that a new policy
-# resets would break the first request of a client who had nothing to do with it.
+# Each client connection has upstream connections of its own: those of a shared pool outlive it, and one that a new
+# policy resets would break the first request of a client who had nothing to do with it.
 # One that is idle is closed before the server would: a server that closes at the moment of the next request turns it
 # into a 503 that the client would not have seen without us. The shortest default among common servers is gunicorn's,
 # 2 s. Opening another costs a handshake, mostly on the same node.

@@ -15,6 +15,11 @@ from xds.resources import pack
 MAX_HEADERS_KB = 8192
 MAX_HEADERS = 10_000
 
+# Envoy adds x-forwarded-proto where it is missing, and only there. The client's own is copied here before Envoy looks:
+# rules judge the copy, and it is put back (or nothing is) when the request is forwarded.
+FORWARDED_PROTO = "x-forwarded-proto"
+KEPT_PROTO = "x-deflector-forwarded-proto"
+
 
 def keep_http1_form(options: Http1ProtocolOptions) -> None:
     """Trailers pass; header names, and the reason phrase, stay as they came."""

@@ -6,6 +6,8 @@ and reason phrases kept, trailers and upgrades passed. What remains is listed in
 
 from __future__ import annotations
 
+import re
+
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ExtensionFilter
 from envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutation
 from envoy.config.core.v3 import base_pb2
@@ -23,7 +25,7 @@ from policies.ir import Slot
 from xds import denial
 from xds.access_log import OPEN_TICK_MS, access_log
 from xds.clusters import ORIGINAL_DESTINATION
-from xds.codec import MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
+from xds.codec import FORWARDED_PROTO, KEPT_PROTO, MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
 from xds.filters import HTTP_FILTERS
 from xds.options import Options
 from xds.resources import pack
@@ -31,19 +33,26 @@ from xds.resources import pack
 STAT_PREFIX = "deflector"
 
 UPGRADES: tuple[str, ...] = ("websocket", "spdy/3.1")
+
+
+def _other_than(words: tuple[str, ...]) -> str:
+    """A regex for every text but these words, in any case; RE2 has no negative lookahead."""
+    ways = []
+    for begin in sorted({word[:length] for word in words for length in range(len(word))}):
+        following = "".join(sorted({word[len(begin)] for word in words if word.startswith(begin)}))
+        ways.append(f"{re.escape(begin)}(?:[^{re.escape(following)}].*)?")
+    ways += [f"{re.escape(word)}.+" for word in words]
+    return f"(?i){'|'.join(ways)}"
+
+
 # Any other Upgrade would be answered 403; RFC 9110 7.8 lets a proxy ignore it, and the request goes on as HTTP/1.1.
-IGNORED_UPGRADES = r"(?i)(?:[^ws].*|w|w[^e].*|s|s[^p].*)"
+IGNORED_UPGRADES = _other_than(UPGRADES)
 
 # More hops than a header can name, so that the address of the connection is the client's.
 NO_TRUSTED_HOPS = 1 << 31
 
 # No address has this prefix: nobody is internal, and nobody's x-envoy-* headers have power over the proxy.
 _NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len={"value": 32})
-
-# Envoy adds x-forwarded-proto where it is missing, and only there. The client's own is copied here before Envoy looks,
-# and put back (or nothing is) when the request is forwarded.
-KEPT_PROTO = "x-deflector-forwarded-proto"
-_FORWARDED_PROTO = "x-forwarded-proto"
 
 _OVERWRITE = base_pb2.HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
@@ -73,8 +82,8 @@ def _virtual_host(slot: Slot) -> VirtualHost:
     route.match.prefix = ""
     route.route.cluster = ORIGINAL_DESTINATION
     route.route.timeout.FromSeconds(0)
-    route.request_headers_to_remove.append(_FORWARDED_PROTO)
-    route.request_headers_to_add.append(_copy_header(KEPT_PROTO, _FORWARDED_PROTO))
+    route.request_headers_to_remove.append(FORWARDED_PROTO)
+    route.request_headers_to_add.append(_copy_header(KEPT_PROTO, FORWARDED_PROTO))
     host = VirtualHost(name=slot.name, domains=["*"], routes=[route])
     host.request_headers_to_remove.append(KEPT_PROTO)  # the route's actions come before the virtual host's
     return host
@@ -99,7 +108,7 @@ def _keep_headers(manager: HttpConnectionManager) -> None:
     manager.internal_address_config.cidr_ranges.append(_NOBODY)
     manager.forward_client_cert_details = HttpConnectionManager.ALWAYS_FORWARD_ONLY
     keep = header_mutation_pb2.HeaderMutation(
-        mutations=[HeaderMutation(remove=KEPT_PROTO), HeaderMutation(append=_copy_header(_FORWARDED_PROTO, KEPT_PROTO))]
+        mutations=[HeaderMutation(remove=KEPT_PROTO), HeaderMutation(append=_copy_header(FORWARDED_PROTO, KEPT_PROTO))]
     )
     manager.early_header_mutation_extensions.add(
         name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(keep)

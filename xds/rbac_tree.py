@@ -31,6 +31,7 @@ from envoy.type.matcher.v3 import http_inputs_pb2
 
 from policies.ir import HeaderMatch, HttpRule, RuleSet
 from xds import joined, patterns
+from xds.codec import FORWARDED_PROTO, KEPT_PROTO
 from xds.core.v3.extension_pb2 import TypedExtensionConfig
 from xds.denial import ALLOW_ALL, DENY
 from xds.resources import pack
@@ -295,10 +296,9 @@ def _condition_key(condition: _Condition) -> tuple[object, ...]:
 def _tests(condition: _Condition) -> Iterator[Test]:
     """Cheapest first: an AND stops at the first that fails."""
     for header in condition.headers:
-        if header.value is None:
-            yield _regex(header.name.lower(), _PRESENT)
-        else:
-            yield _exact(header.name.lower(), header.value)
+        name = header.name.lower()
+        seen = KEPT_PROTO if name == FORWARDED_PROTO else name
+        yield _regex(seen, _PRESENT) if header.value is None else _exact(seen, header.value)
     if condition.host:
         yield _regex(":authority", condition.host)
     if condition.method:

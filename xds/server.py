@@ -188,8 +188,8 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             match output:
                 case Send(message):
                     stream.push(message)
-                case Acked(versions, removed):
-                    self._book.acked(versions, removed)
+                case Acked(type_url, versions, removed):
+                    self._book.acked(type_url, versions, removed)
                     self._cache.accepted(versions)
                     self._tell_waiters()
                 case Forgotten(keys):

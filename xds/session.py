@@ -49,8 +49,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """The client has accepted these versions, and that these resources are gone."""
+    """The client has accepted a response of this type: these versions, and that these resources are gone."""
 
+    type_url: str
     versions: Mapping[Key, str]
     removed: frozenset[Key] = frozenset()
 
@@ -162,7 +163,7 @@ class SotwSession:
             yield Nacked(versions, removed, request.error_detail.message)
         else:
             watch.acked = frozenset(watch.sent.versions)
-            yield Acked(versions, removed)
+            yield Acked(watch.type_url, versions, removed)
 
     def _due(self, watch: _SotwWatch) -> Iterator[Output]:
         if self._world is None or watch.is_awaiting:
@@ -253,7 +254,7 @@ class DeltaSession:
         if request.HasField("error_detail"):
             yield Nacked(versions, removed, request.error_detail.message)
         else:
-            yield Acked(versions, removed)
+            yield Acked(watch.type_url, versions, removed)
 
     def _due(self, watch: _DeltaWatch) -> Iterator[Output]:
         if self._world is None:
