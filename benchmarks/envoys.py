@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ START = 10.0  # seconds an Envoy may take to listen
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 GRPC_LOG = "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig"
+FAULT = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -37,10 +38,17 @@ HTTP2: Config = {
 }
 
 
-def server_bootstrap(ports: Iterable[int]) -> Config:
-    """An HTTP server on these ports of every address: 200 to whatever is asked."""
+def server_bootstrap(ports: Mapping[int, float]) -> Config:
+    """An HTTP server on these ports of every address: 200 to whatever is asked, so many seconds later."""
     route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": ANSWER}}}
-    return _bootstrap([_listener(port, route) for port in ports], [])
+    return _bootstrap([_listener(port, route, filters=_delays(seconds)) for port, seconds in ports.items()], [])
+
+
+def _delays(seconds: float) -> list[Config]:
+    if not seconds:
+        return []
+    delay = {"fixed_delay": f"{seconds}s", "percentage": {"numerator": 100}}
+    return [{"name": "fault", "typed_config": {"@type": FAULT, "delay": delay}}]
 
 
 def forward_bootstrap(ports: Mapping[str, int], upstream: tuple[str, int], folder: Path) -> Config:
@@ -88,13 +96,13 @@ def _bootstrap(listeners: list[Config], clusters: list[Config]) -> Config:
     return {"static_resources": {"listeners": listeners, "clusters": clusters}}
 
 
-def _listener(port: int, route: Config, **manager: Any) -> Config:
+def _listener(port: int, route: Config, *, filters: Sequence[Config] = (), **manager: Any) -> Config:
     hosts = [{"name": "all", "domains": ["*"], "routes": [route]}]
     connection_manager = {
         "@type": HTTP,
         "stat_prefix": f"port_{port}",
         "route_config": {"virtual_hosts": hosts},
-        "http_filters": [{"name": "router", "typed_config": {"@type": ROUTER}}],
+        "http_filters": [*filters, {"name": "router", "typed_config": {"@type": ROUTER}}],
         **manager,
     }
     chain = {"filters": [{"name": "http", "typed_config": connection_manager}]}

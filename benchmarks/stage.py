@@ -26,13 +26,15 @@ from conformance.manifests import policy_file
 
 PREFIX = "bench"  # of galaxies: what a killed bench left behind is swept by the next
 CLIENT, SERVER = "tiefighter", "deathstar-1"
-HTTP_PORT, PLAIN_PORT, EDITED_PORT, SEEN_PORT, RESTART_PORT = 80, 8080, 8081, 8082, 8083
+HTTP_PORT, PLAIN_PORT, EDITED_PORT, SEEN_PORT, SLOW_PORT, RESTART_PORT = 80, 8080, 8081, 8082, 8083, 8084
 FORWARD_PORTS = {"file": 15000, "grpc": 15001}  # kind of access log -> port of the bare forward proxy
 RULE_PORTS = {
     (form, count): 9000 + number
     for number, (form, count) in enumerate((form, count) for form in RULE_FORMS for count in RULE_COUNTS)
 }
-SERVER_PORTS = (HTTP_PORT, PLAIN_PORT, EDITED_PORT, SEEN_PORT, RESTART_PORT, *RULE_PORTS.values())
+SLOWNESS = 0.5  # seconds that the server takes on SLOW_PORT
+PROMPT_PORTS = (HTTP_PORT, PLAIN_PORT, EDITED_PORT, SEEN_PORT, RESTART_PORT, *RULE_PORTS.values())
+SERVER_PORTS = {**dict.fromkeys(PROMPT_PORTS, 0.0), SLOW_PORT: SLOWNESS}
 PATH = "/v1/request-landing"  # what the ordinary policy allows on HTTP_PORT; on PLAIN_PORT it allows everything
 PAUSE = 0.02  # seconds between two looks whether a policy is in force
 
