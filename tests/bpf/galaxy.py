@@ -71,7 +71,8 @@ class Galaxy:
         self.on_node("ip", "link", "set", "lo", "up")
         # a strict reverse path filter, as hardened machines have it: the data path has to cope
         strict = ("net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1")
-        self.on_node("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", *strict)
+        undetected = ("net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+        self.on_node("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", *strict, *undetected)
         self.on_node("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", self.world)
         self.configure(self.node, "uplink", f"{NODE4}/24", f"{NODE6}/64")
         run("ip", "-n", self.node, "route", "add", "default", "via", WORLD4)

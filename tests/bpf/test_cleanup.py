@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def galaxy(request: pytest.FixtureRequest, options: Options) -> Iterator[Galaxy]
     with inside(made.node):
         cleanup(options)  # where the test failed before it did
     made.close()
+
+
+def settled(galaxy: Galaxy) -> dict[str, str]:
+    """The picture once the kernel has done with its own link-local addresses (duplicate detection takes a second)."""
+    end = time.monotonic() + 10
+    while "tentative" in galaxy.on_node("ip", "-6", "addr"):
+        assert time.monotonic() < end, "addresses stay tentative"
+        time.sleep(0.05)
+    return picture(galaxy)
 
 
 def picture(galaxy: Galaxy) -> dict[str, str]:
@@ -68,7 +78,7 @@ def start(galaxy: Galaxy, options: Options) -> Stage:
 
 def test_nothing_is_left(galaxy: Galaxy, options: Options) -> None:
     galaxy.pod("first")
-    before = picture(galaxy)
+    before = settled(galaxy)
     stage = Stage(galaxy, Datapath(options))
     stage.open()
     stage.apply()
@@ -89,7 +99,7 @@ def test_nothing_is_left(galaxy: Galaxy, options: Options) -> None:
 def test_nothing_is_left_of_an_agent_that_was_killed(galaxy: Galaxy, options: Options) -> None:
     """Its process is gone, and whoever cleans up has nothing but the paths."""
     galaxy.pod("first")
-    before = picture(galaxy)
+    before = settled(galaxy)
     stage = Stage(galaxy, Datapath(options))
     stage.open()
     with stage.on_node():
@@ -104,7 +114,7 @@ def test_nothing_is_left_of_an_agent_that_was_killed(galaxy: Galaxy, options: Op
 
 def test_opening_twice_records_the_first_values(galaxy: Galaxy, options: Options) -> None:
     galaxy.pod("first")
-    before = picture(galaxy)
+    before = settled(galaxy)
     for _ in range(2):
         stage = Stage(galaxy, Datapath(options))
         stage.open()
