@@ -93,6 +93,14 @@ async def test_a_header_counts_as_present_whatever_bytes_it_has(plane: ControlPl
     assert await ask(client, Request()) == 403
 
 
+async def test_a_rule_on_x_forwarded_proto_means_the_clients_own(plane: ControlPlane) -> None:
+    """Envoy adds one where there is none, before any filter sees the request."""
+    client = await client_of(plane, RuleSet((rule(x_forwarded_proto=None),)))
+    assert await ask(client, Request()) == 403
+    assert await ask(client, Request(headers={"x-deflector-forwarded-proto": "http"})) == 403
+    assert await ask(client, Request(headers={"x-forwarded-proto": "https"})) == 200
+
+
 async def test_repeated_headers_are_one_value_joined_by_commas(plane: ControlPlane) -> None:
     client = await client_of(plane, RuleSet((rule(x_token="1,2"),)))
     assert (await client.get("/", headers=[("X-Token", "1"), ("X-Token", "2")])).status == 200

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.xds.worlds import LDS
+from tests.xds.worlds import ECDS, LDS
 from xds.acks import MAX_MESSAGE, AckBook, offenders, one_line
 from xds.resources import Key
 
-A, B = Key(LDS, "a"), Key(LDS, "b")
+A, B, F = Key(LDS, "a"), Key(LDS, "b"), Key(ECDS, "a")
 
 
 def test_accepted_is_who_holds_the_version_that_is_served() -> None:
     book = AckBook()
-    book.acked({A: "1", B: "1"}, ())
+    book.acked(LDS, {A: "1", B: "1"}, ())
     result = book.judge({A: "1", B: "2"}, {})
     assert (result.acked, result.missing) == ({A}, {B})
     assert not result.is_complete
@@ -21,29 +21,36 @@ def test_accepted_is_who_holds_the_version_that_is_served() -> None:
 
 def test_gone_is_what_is_not_served_and_not_held() -> None:
     book = AckBook()
-    book.acked({A: "1"}, ())
+    book.acked(LDS, {A: "1"}, ())
     assert book.judge({A: None}, {}).missing == {A}
-    book.acked({}, {A})
+    book.acked(LDS, {}, {A})
     assert book.judge({A: None}, {}).acked == {A}
+
+
+def test_nobody_knows_what_a_silent_proxy_does_not_hold() -> None:
+    book = AckBook()
+    assert book.judge({A: None, F: None}, {}).missing == {A, F}
+    book.acked(LDS, {}, ())
+    assert book.judge({A: None, F: None}, {}).acked == {A, F}
 
 
 def test_a_refusal_counts_even_though_the_last_good_form_was_accepted() -> None:
     book = AckBook()
-    book.acked({A: "good.1"}, ())
+    book.acked(LDS, {A: "good.1"}, ())
     result = book.judge({A: "good.1"}, {A: "no"})
     assert (result.nacked, result.acked) == ({A: "no"}, frozenset())
 
 
 def test_after_a_nack_all_of_the_response_is_unknown() -> None:
     book = AckBook()
-    book.acked({A: "1", B: "1"}, ())
+    book.acked(LDS, {A: "1", B: "1"}, ())
     book.forget([A, B])
     assert book.judge({A: "1", B: "1"}, {}).missing == {A, B}
 
 
 def test_a_new_stream_empties_the_book() -> None:
     book = AckBook()
-    book.acked({A: "1"}, ())
+    book.acked(LDS, {A: "1"}, ())
     book.reset()
     assert book.held(A) is None
 

@@ -151,7 +151,7 @@ def test_sotw_what_is_absent_is_acknowledged_as_removed() -> None:
     envoy.ack(LDS)
     envoy.world_is(world(*listeners(a="1")))
     envoy.ack(LDS)
-    assert envoy.facts[-1] == Acked(keys(LDS, *listeners(a="1")), frozenset({Key(LDS, "b")}))
+    assert envoy.facts[-1] == Acked(LDS, keys(LDS, *listeners(a="1")), frozenset({Key(LDS, "b")}))
 
 
 def test_sotw_a_nack_parks_until_the_world_changes() -> None:
@@ -226,7 +226,7 @@ def test_delta_only_what_changed_is_sent() -> None:
     [change] = envoy.world_is(world(*listeners(a="2", c="1")))
     assert (names(change), list(change.removed_resources)) == (["a", "c"], ["b"])
     envoy.ack(change)
-    assert envoy.facts[-1] == Acked(keys(LDS, *listeners(a="2", c="1")), frozenset({Key(LDS, "b")}))
+    assert envoy.facts[-1] == Acked(LDS, keys(LDS, *listeners(a="2", c="1")), frozenset({Key(LDS, "b")}))
 
 
 def test_delta_claims_of_an_earlier_stream_are_not_believed() -> None:
@@ -252,7 +252,7 @@ def test_delta_filters_are_told_one_by_one_so_that_a_nack_names_its_culprit() ->
     envoy.ack(answers[0])
     envoy.nack(answers[1], "no")
     assert envoy.facts[-2:] == [
-        Acked(keys(ECDS, *filters(a="1")), frozenset()),
+        Acked(ECDS, keys(ECDS, *filters(a="1")), frozenset()),
         Nacked(keys(ECDS, *filters(b="bad")), frozenset(), "no"),
     ]
 
@@ -287,7 +287,7 @@ def test_delta_a_late_ack_of_what_was_given_up_meanwhile_says_nothing() -> None:
     [answer] = envoy.ask(ECDS, "a")
     envoy.ask(ECDS, drop=("a",))
     envoy.ack(answer)
-    assert envoy.facts[-1] == Acked({}, frozenset())
+    assert envoy.facts[-1] == Acked(ECDS, {}, frozenset())
     assert [names(r) for r in envoy.ask(ECDS, "a")] == [["a"]]
 
 
