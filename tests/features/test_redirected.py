@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pyroute2 import netns
 
+from conformance.netns import entered
 from policies.ir import Slot
 from policies.types import Direction
 from tests.features.live import ControlPlane, HttpClient, Origin, control_plane, live_envoy, origin_on
@@ -78,11 +78,8 @@ class Galaxy:
     origins: dict[int, Origin]
 
     def socket(self, family: int) -> socket.socket:
-        netns.pushns(self.space)
-        try:
+        with entered(self.space):
             return socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
-        finally:
-            netns.popns()
 
     async def connect(self, family: int, port: int = 80) -> HttpClient:
         """From the client's address to the server's."""
