@@ -73,7 +73,7 @@ class PolicyError:
     def __str__(self) -> str:
         parts = [self._place, self._object, self.path]
         phrase = f"{PHRASES.get(self.reason, 'refused')} ({self.reason})"
-        return ": ".join([*(p for p in parts if p), phrase, " ".join(self.message.split())])
+        return _one_line(": ".join([*(p for p in parts if p), phrase, " ".join(self.message.split())]))
 
     @property
     def _place(self) -> str:
@@ -91,6 +91,11 @@ class PolicyError:
     def at(self, source: str, line: int) -> PolicyError:
         """The same error, said of this place."""
         return replace(self, source=source, line=line)
+
+
+def _one_line(text: str) -> str:
+    """Keys and values are the user's, and may hold line breaks and terminal escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def in_order(errors: Iterable[PolicyError]) -> tuple[PolicyError, ...]:
