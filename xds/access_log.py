@@ -27,7 +27,7 @@ from xds import denial
 from xds.options import Options
 from xds.resources import pack
 
-BUFFER_SIZE = 16 * 1024  # bytes of entries after which Envoy sends without waiting for the flush interval
+BUFFER_SIZE = 64 * 1024  # bytes of entries after which Envoy sends without waiting for the flush interval
 # A request that is still open is told of at this tick; with the flush interval it stays within the 250 ms that a
 # follower is promised. Three more ticks are let through, for a worker that was late; readers know them for repeats.
 OPEN_TICK_MS = 150

@@ -61,10 +61,10 @@ class AckBook:
     def judge(self, served: Mapping[Key, str | None], refused: Mapping[Key, str]) -> AckResult:
         """Compare with what is served (None: absent, and its absence is to be acknowledged)."""
         nacked = {key: message for key, message in sorted(refused.items()) if key in served}
-        acked = {key for key, version in served.items() if key not in nacked and self._is_accepted(key, version)}
+        acked = {key for key, version in served.items() if key not in nacked and self.is_accepted(key, version)}
         return AckResult(frozenset(acked), nacked, frozenset(served.keys() - acked - nacked.keys()))
 
-    def _is_accepted(self, key: Key, version: str | None) -> bool:
+    def is_accepted(self, key: Key, version: str | None) -> bool:
         """What is absent is known to be gone once the proxy has accepted a world without it. Filters are asked for by
         name: they are gone with their listeners."""
         if version is None and (LISTENER if key.type_url == FILTER else key.type_url) not in self._answered:

@@ -48,6 +48,15 @@ class SnapshotCache:
         """Resources that are not served as published: refused, and not changed since."""
         return dict(self._rejections)
 
+    def rejection(self, key: Key) -> Rejection | None:
+        """Why this one is not served as published."""
+        return self._rejections.get(key)
+
+    def served_version(self, key: Key) -> str | None:
+        """The version under which it is served, None if it is not."""
+        served = self._served.get(key)
+        return served.version if served is not None else None
+
     def publish(self, table: ResourceTable) -> Snapshot:
         """Serve this table. Slots that it could not translate keep what was published for them before.
 
@@ -79,7 +88,7 @@ class SnapshotCache:
 
         What has been published since is left alone: it has its own answer to come.
         """
-        current = {key: self._served[key] for key, version in versions.items() if self._is_served(key, version)}
+        current = {key: self._served[key] for key, version in versions.items() if self.served_version(key) == version}
         guilty = offenders(message, versions.keys()) & current.keys()
         self._epoch += 1
         for key, served in current.items():
@@ -99,10 +108,7 @@ class SnapshotCache:
 
     def served_versions(self, keys: Iterable[Key]) -> Mapping[Key, str | None]:
         """The version under which each is served, None for those that are not."""
-        return {key: self._served[key].version if key in self._served else None for key in keys}
-
-    def _is_served(self, key: Key, version: str) -> bool:
-        return key in self._served and self._served[key].version == version
+        return {key: self.served_version(key) for key in keys}
 
     def _kept(self, table: ResourceTable) -> Mapping[Key, Resource]:
         keys = [Key(type_url, error.slot) for error in table.errors for type_url in (LISTENER, FILTER)]

@@ -30,4 +30,4 @@ SLOT_FILTER_STATE = "deflector.slot"
 # The access logger's log_name, and the request headers that it carries. The method is among them because an entry has a
 # number for the best-known methods only, and none for PROPFIND.
 LOG_NAME = "deflector"
-LOGGED_HEADERS: tuple[str, ...] = (":method", "traceparent", "user-agent", "x-request-id")
+LOGGED_HEADERS: tuple[str, ...] = (":method", "traceparent")

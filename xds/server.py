@@ -101,18 +101,29 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         self._waiters.add(changed)
         try:
             async with asyncio.timeout(timeout_s):
-                while _is_open(result := self._judge(keys)):
-                    await changed.wait()
-                    changed.clear()
-                return result
+                while not all(map(self._is_settled, keys)):
+                    # One key after the other: each ACK wakes us, and a thousand must not cost a million looks.
+                    for key in keys:
+                        while not self._is_settled(key):
+                            await changed.wait()
+                            changed.clear()
         except TimeoutError:
-            return self._judge(keys)
+            pass  # who is missing stands in the result
         finally:
             self._waiters.discard(changed)
+        return self._judge(keys)
 
     def _judge(self, keys: Iterable[Key]) -> AckResult:
-        refused = {key: rejection.message for key, rejection in self._cache.rejections.items()}
-        return self._book.judge(self._cache.served_versions(keys), refused)
+        served = self._cache.served_versions(keys)
+        refused = {key: rejection.message for key in served if (rejection := self._cache.rejection(key))}
+        return self._book.judge(served, refused)
+
+    def _is_settled(self, key: Key) -> bool:
+        """Whether nothing more is to come of the key: accepted, refused, or the filter of a refused listener."""
+        listener = Key(LISTENER, key.name) if key.type_url == FILTER else key
+        if self._cache.rejection(key) or self._cache.rejection(listener):
+            return True
+        return self._book.is_accepted(key, self._cache.served_version(key))
 
     def _on_snapshot(self, world: Snapshot) -> None:
         if self._stream is not None:
@@ -207,12 +218,6 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         if self._cache.snapshot is not None and self._stream is stream:
             self._absorb(stream, stream.session.on_snapshot(self._cache.snapshot))
         self._tell_waiters()
-
-
-def _is_open(result: AckResult) -> bool:
-    """Whether something may still come: a filter of a refused listener will not."""
-    refused = {key.name for key in result.nacked if key.type_url == LISTENER}
-    return any(key.type_url != FILTER or key.name not in refused for key in result.missing)
 
 
 def _first(group: BaseExceptionGroup[_Closed]) -> _Closed:

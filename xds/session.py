@@ -228,7 +228,8 @@ class DeltaSession:
         asks = bool(is_first or request.resource_names_subscribe or request.resource_names_unsubscribe)
         if asks:
             outputs += self._subscribe(watch, request, is_first=is_first)
-        if _is_refusal(outputs) or not (asks or watch.has_more):
+        refills = watch.has_more and len(watch.pending) <= WINDOW // 2  # not at each ACK: it looks at everything
+        if _is_refusal(outputs) or not (asks or refills):
             return outputs
         return [*outputs, *self._due(watch)]
 

@@ -1,4 +1,4 @@
-"""NodePolicy -> ResourceTable: per slot a listener and a filter of the same name, and one cluster for all.
+"""NodePolicy -> ResourceTable: per slot a listener, if it has a port, and a filter of the same name; one cluster.
 
 Pure. A slot that cannot be translated becomes an error and the others go on; the cache then keeps what it last served
 for that slot, so nothing is undone because one rule is bad.
@@ -7,6 +7,7 @@ for that slot, so nothing is undone because one rule is bad.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from policies import ir
 from xds.clusters import original_destination
@@ -15,22 +16,48 @@ from xds.listeners import listener_resource
 from xds.options import DEFAULT_MARKS, Marks, Options
 from xds.resources import Resource, ResourceTable, TranslationError
 
-__all__ = ["DEFAULT_MARKS", "Marks", "Options", "translate"]
+__all__ = ["DEFAULT_MARKS", "Marks", "Options", "Translator", "translate"]
 
 PORT_MIN, PORT_MAX = 1, 65535
 
 
+Input: TypeAlias = tuple[ir.Slot, int | None]
+
+
+class Translator:
+    """Translates one node again and again, and remembers the slots of the last time: at a thousand slots, where one
+    has changed, that is the difference between half a second and a few milliseconds."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self._options = options or Options()
+        self._cluster = original_destination()
+        self._last: dict[str, tuple[Input, tuple[Resource, ...]]] = {}
+
+    def translate(self, node: ir.NodePolicy, ports: Mapping[str, int]) -> ResourceTable:
+        """Translate every slot of the node. `ports` gives slots that are to listen their proxy port, by name."""
+        resources: list[Resource] = [self._cluster]
+        errors: list[TranslationError] = []
+        remembered: dict[str, tuple[Input, tuple[Resource, ...]]] = {}
+        for slot in sorted(node.slots, key=lambda slot: slot.name):
+            given = (slot, ports.get(slot.name))
+            try:
+                made = self._made_of(given)
+            except ValueError as failed:
+                errors.append(TranslationError(slot.name, str(failed)))
+            else:
+                resources += made
+                remembered[slot.name] = (given, made)
+        self._last = remembered
+        return ResourceTable(tuple(sorted(resources, key=lambda r: r.key)), tuple(errors))
+
+    def _made_of(self, given: Input) -> tuple[Resource, ...]:
+        last = self._last.get(given[0].name)
+        return last[1] if last is not None and last[0] == given else tuple(_slot(*given, self._options))
+
+
 def translate(node: ir.NodePolicy, ports: Mapping[str, int], options: Options | None = None) -> ResourceTable:
-    """Translate every slot of the node. `ports` gives each slot name its proxy port (the agent's business)."""
-    chosen = options or Options()
-    resources: list[Resource] = [original_destination()]
-    errors: list[TranslationError] = []
-    for slot in sorted(node.slots, key=lambda slot: slot.name):
-        try:
-            resources += tuple(_slot(slot, ports.get(slot.name), chosen))  # both or none
-        except ValueError as failed:
-            errors.append(TranslationError(slot.name, str(failed)))
-    return ResourceTable(tuple(sorted(resources, key=lambda r: r.key)), tuple(errors))
+    """Translate a node once."""
+    return Translator(options).translate(node, ports)
 
 
 def _slot(slot: ir.Slot, port: int | None, options: Options) -> Iterator[Resource]:
@@ -38,7 +65,10 @@ def _slot(slot: ir.Slot, port: int | None, options: Options) -> Iterator[Resourc
     if port is None and slot.state is not ir.SlotState.ACTIVE:
         yield filter_resource(slot)
         return
-    if port is None or not PORT_MIN <= port <= PORT_MAX:
-        raise ValueError(f"slot {slot.name} has no proxy port" if port is None else f"{port} is not a port")
-    yield listener_resource(slot, port, options)
+    """A slot without a port is only a filter: its listener has gone, and Envoy still judges by the filter what it
+    drains (a filter that goes as well would leave the listener's own deny)."""
+    if port is not None:
+        if not PORT_MIN <= port <= PORT_MAX:
+            raise ValueError(f"{port} is not a port")
+        yield listener_resource(slot, port, options)
     yield filter_resource(slot)

@@ -107,6 +107,19 @@ async def test_a_retired_slot_denies_and_its_removal_closes(live: Node) -> None:
         await live.client("web")
 
 
+async def test_what_envoy_drains_is_judged_by_the_slots_filter_to_its_end(live: Node) -> None:
+    """The listener has gone and the filter has not: allowed for a drained slot, whatever its rules were."""
+    drained = slot("web", rule("GET", "/a"), state=SlotState.DRAINED)
+    await live.apply(drained)
+    client = await live.client("web")
+    assert (await client.get("/b")).status == 200
+    table = translate(node(drained), {}, Options(ipv6=False))
+    live.plane.cache.publish(table)
+    assert (await live.plane.ads.wait_acked({LISTENER: ["web"]}, 10)).is_complete
+    last = await client.get("/b")
+    assert (last.status, last.is_closed) == (200, True)
+
+
 async def test_a_drained_slot_allows(live: Node) -> None:
     await live.apply(slot("web", rule("GET", "/a")))
     client = await live.client("web")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from envoy.config.listener.v3.listener_pb2 import Listener
 
-from policies.ir import NodePolicy
+from policies.ir import NodePolicy, SlotState
 from policies.types import Direction
 from tests.xds.make import node, rule, slot
 from xds.resources import CLUSTER, FILTER, LISTENER, Key, ResourceTable
 from xds.snapshot import snapshot
-from xds.translator import Marks, Options, translate
+from xds.translator import Marks, Options, Translator, translate
 
 
 def listener(table: ResourceTable, name: str) -> Listener:
@@ -37,9 +37,15 @@ def test_a_bad_slot_is_an_error_and_the_others_go_on() -> None:
     assert {r.key.name for r in table.resources} == {"good", "original-destination"}
 
 
-def test_a_slot_without_a_port_is_an_error() -> None:
-    assert [e.message for e in translate(node(slot("a")), {}).errors] == ["slot a has no proxy port"]
+def test_a_slot_without_a_port_has_no_listener_and_keeps_its_filter() -> None:
+    table = translate(node(slot("a")), {})
+    assert not table.errors
+    assert [r.key for r in table.resources] == [Key(CLUSTER, "original-destination"), Key(FILTER, "a")]
+
+
+def test_a_port_is_a_number_that_can_be_listened_on() -> None:
     assert [e.message for e in translate(node(slot("a")), {"a": 0}).errors] == ["0 is not a port"]
+    assert [e.message for e in translate(node(slot("a")), {"a": 65536}).errors] == ["65536 is not a port"]
 
 
 def test_no_slots_are_one_cluster() -> None:
@@ -72,3 +78,16 @@ def test_options_are_obeyed() -> None:
     made = listener(translate(node(slot("a")), {"a": 10_000}, Options(marks=marks, reuse_port=False)), "a")
     assert made.socket_options[0].int_value == 1
     assert made.enable_reuse_port.value is False
+
+
+def test_a_translator_that_remembers_says_what_one_that_does_not_says() -> None:
+    translator = Translator()
+    nodes = [
+        (node(slot("a", rule("GET", "/a")), slot("b")), {"a": 10_000, "b": 10_001}),
+        (node(slot("a", rule("GET", "/b")), slot("b")), {"a": 10_000, "b": 10_001}),
+        (node(slot("a", rule("GET", "[")), slot("b")), {"a": 10_000, "b": 10_002}),
+        (node(slot("a", rule("GET", "/b")), slot("b", state=SlotState.RETIRED)), {"a": 10_000, "b": 10_002}),
+        (node(slot("b")), {"b": 10_002}),
+    ]
+    for policy, ports in nodes:
+        assert translator.translate(policy, ports) == translate(policy, ports)
