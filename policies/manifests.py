@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -105,23 +106,29 @@ def read_chunk(chunk: Chunk, source: str = "") -> list[Document]:
     return [document for root in builder.roots if root is not None for document in _unpacked(root, builder.lines)]
 
 
-def locate(text: str, path: str) -> int:
-    """The line (from 1) in this chunk where the field of that path stands, or the nearest thing around it; 0 if none.
+class Locator:
+    """Paths -> lines of one chunk. Builds the whole node tree, once, at the first question: for error messages only."""
 
-    Builds the whole node tree: for error messages only.
-    """
-    try:
-        node = yaml.compose(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError):
-        return 0
-    line = node.start_mark.line + 1 if node is not None else 0
-    for step in steps_of(path):
-        found = _step(node, step)
-        if found is None:
-            break
-        key, node = found
-        line = key.start_mark.line + 1
-    return line
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._root: yaml.Node | None = None
+        self._is_read = False
+
+    def line(self, path: str) -> int:
+        """The line (from 1) where the field of that path stands, or the nearest thing around it; 0 if none."""
+        if not self._is_read:
+            self._is_read = True
+            with suppress(yaml.YAMLError, RecursionError):
+                self._root = yaml.compose(self._text, Loader=yaml.CSafeLoader)
+        node = self._root
+        line = node.start_mark.line + 1 if node is not None else 0
+        for step in steps_of(path):
+            found = _step(node, step)
+            if found is None:
+                break
+            key, node = found
+            line = key.start_mark.line + 1
+        return line
 
 
 def _step(node: yaml.Node | None, step: str) -> tuple[yaml.Node, yaml.Node] | None:

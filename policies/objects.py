@@ -9,15 +9,16 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from policies import crd
-from policies.errors import PolicyErrors, Reason, in_order
+from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.fields import ROOT, Findings, Path, Raw, flag, integer, items, mapping, strings, submap, text
 from policies.sanitize import object_name_fault
 from policies.types import PORT_MAX, Protocol
 
+ERRORS_MAX: Final = 100  # per object
 HASH_LABEL: Final = "pod-template-hash"
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 _CRON_RUN: Final = re.compile(r"(.+)-\d{8,10}")
@@ -166,10 +167,18 @@ def parse_object(raw: Any, source: str = "", line: int = 0) -> Object:
     reader = _reader(raw, findings)
     obj = reader(raw, findings) if reader is not None else None
     if findings.errors or obj is None:
-        errors = in_order(error.at(source, line) for error in findings.errors)
+        errors = _most(in_order(error.at(source, line) for error in findings.errors))
         fallback = crd.fallback(raw) if reader is crd.read_policy else None
         raise PolicyErrors(errors, fallback)
     return obj
+
+
+def _most(errors: tuple[PolicyError, ...]) -> tuple[PolicyError, ...]:
+    """A generated object may be wrong in ten thousand places: the first hundred say enough."""
+    if len(errors) <= ERRORS_MAX:
+        return errors
+    more = f"{len(errors) - ERRORS_MAX} more errors are not listed"
+    return (*errors[:ERRORS_MAX], replace(errors[0], path="", reason=Reason.TOO_MANY, message=more))
 
 
 def _findings_for(raw: Any) -> Findings:

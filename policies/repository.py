@@ -14,7 +14,7 @@ from typing import Any
 
 from policies.crd import KIND, CiliumNetworkPolicy
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
-from policies.manifests import Chunk, Document, FileEvent, locate, read_chunk, split
+from policies.manifests import Chunk, Document, FileEvent, Locator, read_chunk, split
 from policies.objects import Object, ObjectKey, PodKey, identify, key_of, parse_object
 from policies.world import World
 
@@ -132,7 +132,8 @@ class Repository:
         cached = known.readings.get(chunk.text)
         if cached is not None:
             return cached
-        return tuple(_read_document(document, chunk) for document in read_chunk(chunk, source))
+        locator = Locator(chunk.text)
+        return tuple(_read_document(document, locator) for document in read_chunk(chunk, source))
 
     def _hold(self, source: str, objects: dict[ObjectKey, _Held]) -> bool:
         """Make these the objects of the source; whether that changes what is in force."""
@@ -180,20 +181,22 @@ class Repository:
         return [_conflict(key, (source, self._sources[source].objects[key].line), there) for source in others]
 
 
-def _read_document(document: Document, chunk: Chunk) -> _Reading:
+def _read_document(document: Document, locator: Locator) -> _Reading:
     key = identify(document.raw)
     try:
         good = parse_object(document.raw)
     except PolicyErrors as failure:
         stand_in = failure.fallback if isinstance(failure.fallback, CiliumNetworkPolicy) else None
-        errors = (error.at("", _line(chunk, document, error)) for error in failure.errors)
+        errors = (error.at("", _line(locator, document, error)) for error in failure.errors)
+        if key is None and stand_in is not None:  # even its name is bad
+            key = key_of(stand_in)
         return _Reading(key, document.line, stand_in=stand_in, errors=tuple(errors))
     return _Reading(key_of(good), document.line, good=good)
 
 
-def _line(chunk: Chunk, document: Document, error: PolicyError) -> int:
+def _line(locator: Locator, document: Document, error: PolicyError) -> int:
     path = f"{document.prefix}.{error.path}" if document.prefix else error.path
-    return locate(chunk.text, path) or document.line
+    return locator.line(path) or document.line
 
 
 class _Merge:

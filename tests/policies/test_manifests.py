@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policies.errors import PolicyError, PolicyErrors, Reason
 from policies.fields import ROOT, steps_of
-from policies.manifests import Document, locate, read_documents, split
+from policies.manifests import Document, Locator, read_documents, split
 from policies.sanitize import _GOOD_REGEX, Refused, header_match, port_number, regex_fault
 
 TWO = """# first
@@ -99,10 +99,11 @@ def test_scalars_are_what_kubernetes_reads() -> None:
 
 def test_a_path_leads_to_its_line() -> None:
     text = "spec:\n  ingress:\n  - toPorts:\n    - ports: []\n  labels:\n    k8s:a.b/c: x\n"
-    assert locate(text, "spec.ingress[0].toPorts[0].ports") == 4
-    assert locate(text, "spec.labels[k8s:a.b/c]") == 6
-    assert locate(text, "spec.ingress[0].missing[3].x") == 3
-    assert locate("a: [", "a") == 0
+    locator = Locator(text)
+    assert locator.line("spec.ingress[0].toPorts[0].ports") == 4
+    assert locator.line("spec.labels[k8s:a.b/c]") == 6
+    assert locator.line("spec.ingress[0].missing[3].x") == 3
+    assert Locator("a: [").line("a") == 0
 
 
 def test_a_written_path_can_be_read_back() -> None:

@@ -215,6 +215,14 @@ def test_all_errors_are_said_at_once() -> None:
     }
 
 
+def test_a_policy_that_is_wrong_everywhere_is_refused_in_bounds() -> None:
+    raw = changed(HTTP, [{"path": "["}] * 10_000)
+    with pytest.raises(PolicyErrors) as refused:
+        parse_object(raw)
+    assert len(refused.value.errors) == 101
+    assert "9900 more errors are not listed" in str(refused.value.errors[-1])
+
+
 def test_an_error_is_one_line_that_names_place_object_field_and_reason() -> None:
     with pytest.raises(PolicyErrors) as refused:
         parse_object(changed(f"{CLAUSE}/fromEntities", ["world"]), "rule1.yaml", 3)
@@ -240,6 +248,7 @@ def test_what_holds_for_a_policy_that_was_never_good() -> None:
     [
         ({"egressDeny": [{}]}, [Direction.EGRESS]),
         ({"ingress": {"oops": 1}}, [Direction.INGRESS]),
+        ({"ingress": {}}, [Direction.INGRESS]),
         ({"ingres": [{}]}, list(Direction)),
         ({"ingress": [{"x": 1}], "egres": []}, [Direction.INGRESS]),
         ({"nodeSelector": {}}, []),

@@ -90,6 +90,8 @@ def test_a_policy_that_was_never_good_denies_whom_it_selects_until_it_is() -> No
     assert in_force(repository) == {"r": "80"}
     repository.replace("a.yaml", manifest(rule("r", **BAD)))
     assert in_force(repository) == {"r": "80"}
+    repository.replace("b.yaml", manifest(rule("Not_A_Name")))
+    assert in_force(repository) == {"Not_A_Name": "denied", "r": "80"}
 
 
 def test_a_misspelt_kind_or_name_does_not_take_the_policy_out_of_force() -> None:
@@ -123,6 +125,13 @@ def test_an_object_in_two_files_is_an_error_that_names_both() -> None:
     assert "also in b.yaml:1, which stays in force" in str(error)
     assert repository.remove("b.yaml").changed
     assert (in_force(repository), repository.problems) == ({"q": "80", "r": "81"}, ())
+
+
+def test_an_error_in_a_list_names_the_line_of_the_field() -> None:
+    pod_text = "- apiVersion: v1\n  kind: Pod\n  metadata: {name: p}\n  status:\n    podIP: x\n"
+    text = f"apiVersion: v1\nkind: List\nitems:\n{pod_text}"
+    (error,) = Repository().replace("a.yaml", text).errors
+    assert (error.path, error.line) == ("status.podIP", 8)
 
 
 def test_an_object_twice_in_a_file_is_an_error() -> None:
