@@ -163,7 +163,7 @@ def fallback(raw: Any) -> CiliumNetworkPolicy | None:
 
 def _mentioned(spec: Raw) -> tuple[Direction, ...]:
     """Directions that a refused spec is about; both, if it names none and has a field that may be a misspelt one."""
-    nothing = (None, [])
+    nothing: tuple[Any, ...] = (None, [])
     found = tuple(d for d in Direction if spec.get(d) not in nothing or spec.get(f"{d}Deny") not in nothing)
     unknown = any(name not in _SPEC.known and name not in _SPEC.later for name in spec if name != "nodeSelector")
     return tuple(Direction) if unknown and not found else found
