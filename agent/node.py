@@ -8,6 +8,7 @@ taken down: kernel and Envoy go on enforcing, and the next agent adopts them (la
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -155,6 +156,9 @@ class Node:
         try:
             loaded = await asyncio.to_thread(self._datapath.open)
         except DatapathError as error:
+            if self._state is None:  # no earlier agent's work is in force: take away what there is of ours
+                with contextlib.suppress(DatapathError):
+                    await asyncio.to_thread(self._datapath.cleanup)
             raise EnvironmentProblem(str(error)) from None
         log.info("data path: programs %s", loaded.programs)
 

@@ -101,13 +101,15 @@ class Regenerator:
         Raises EffectFailed; what has been done until then stands, and the next call starts from there.
         """
         self._forget_rested()
-        node, told = await self._tell(desired)
+        before = self._books.slots
+        node, told = await self._tell(desired, before)
         degraded = dict(told.refused)
         if told.refused:
             failed = {slot.group for slot in node.slots if slot.name in told.refused}
-            never_served = told.refused.keys() - self._proven
-            node, told = await self._tell(_with_last_good(desired, self.enforced, failed))
-            node = self._without(node, never_served)
+            # A refused listener may have met a busy port: the next try takes another one. The slots of this try are
+            # forgotten with it, so that those of the last good policy are as they were.
+            self._keep(Books(before, self._books.ports.without(told.refused.keys() - self._proven)))
+            node, told = await self._tell(_with_last_good(desired, self.enforced, failed), before)
             degraded.update(told.refused)
         unproven = set(told.refused) | (told.missing - self._proven)
         ports = {name: port for name, port in self.ports.items() if name not in unproven}
@@ -119,9 +121,9 @@ class Regenerator:
         lines += [f"slot {name}: no proxy has confirmed it yet" for name in sorted(told.missing)]
         return Outcome(node, tuple(lines), complete=not told.missing and not degraded)
 
-    async def _tell(self, desired: NodePolicy) -> tuple[NodePolicy, Programmed]:
+    async def _tell(self, desired: NodePolicy, known: SlotBook) -> tuple[NodePolicy, Programmed]:
         """Assign slots and ports, write that down, and tell the proxies everything but what is to be retired."""
-        node, book = assign(desired, self._books.slots)
+        node, book = assign(desired, known)
         listening = [s.name for s in node.slots if s.state is SlotState.ACTIVE or s.name in self.ports]
         try:
             ports = self._books.ports.assign(listening, self._is_free)
@@ -130,13 +132,6 @@ class Regenerator:
         self._keep(Books(book, ports))
         await self._kernel.reserve(ports.by_slot.values())
         return node, await self._proxies.program(_staged(node, self.enforced), ports.by_slot)
-
-    def _without(self, node: NodePolicy, refused: Iterable[str]) -> NodePolicy:
-        """Slots that never served have nothing to drain: the name is free at once, and the next try takes another port
-        (a refused listener may have met a busy one)."""
-        gone = set(refused)
-        self._keep(Books(self._books.slots.forget(gone), self._books.ports.without(gone)))
-        return replace(node, slots=tuple(slot for slot in node.slots if slot.name not in gone))
 
     async def _retire(self, node: NodePolicy) -> None:
         """The kernel sends nothing there any more: change what inactive slots answer, then take their listeners away.

@@ -22,7 +22,7 @@ from policies.world import World
 from xds.cache import SnapshotCache
 from xds.resources import FILTER, LISTENER
 from xds.server import AdsServicer
-from xds.translator import Options, translate
+from xds.translator import Options, Translator
 
 log = logging.getLogger("deflector.kernel")
 
@@ -33,11 +33,11 @@ class EnvoyProxies:
     def __init__(self, cache: SnapshotCache, servicer: AdsServicer, options: Options, ack_timeout: float) -> None:
         self._cache = cache
         self._servicer = servicer
-        self._options = options
+        self._translator = Translator(options)
         self._ack_timeout = ack_timeout
 
     async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> Programmed:
-        table = translate(node, ports, self._options)
+        table = self._translator.translate(node, ports)
         self._cache.publish(table)
         refused = {error.slot: error.message for error in table.errors}
         # A slot without a listener is only a filter for what Envoy drains: perhaps nobody asks for it any more.

@@ -220,7 +220,12 @@ def _route(family: int) -> bytes:
 def _add_route(family: int) -> None:
     with nl.Netlink() as net:
         flags = nl.NLM_F_CREATE | nl.NLM_F_REPLACE
-        net.change(nl.RTM_NEWROUTE, _route(family), f"add the route of table {ROUTE_TABLE}", flags)
+        try:
+            net.change(nl.RTM_NEWROUTE, _route(family), f"add the route of table {ROUTE_TABLE}", flags)
+        except nl.NetlinkError as error:
+            if error.errno == errno.ENETDOWN:
+                raise HostError("the loopback device is down: ip link set lo up") from error
+            raise
 
 
 def _delete(net: nl.Netlink, kind: int, body: bytes, act: str) -> None:

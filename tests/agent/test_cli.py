@@ -130,6 +130,17 @@ def test_a_run_dir_that_is_too_deep_for_a_socket_is_refused(manifests: Path, tmp
 
 
 @pytest.mark.privileged
+def test_a_host_that_cannot_be_set_up_is_left_as_it_was(manifests: Path, run_dir: Path, tmp_path: Path) -> None:
+    """A namespace of its own, whose loopback device is still down."""
+    words = ("run", "--manifests", str(manifests), "--run-dir", str(run_dir), "--bpffs", str(tmp_path / "bpf"))
+    done = subprocess.run(
+        ["unshare", "--net", str(DEFLECTOR), *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ip link set lo up" in refused(done)
+    assert not (tmp_path / "bpf").is_mount()
+
+
+@pytest.mark.privileged
 def test_the_check_finds_this_machine_ready() -> None:
     done = deflector("status", "--check")
     assert done.returncode == 0, done.stdout

@@ -129,6 +129,18 @@ async def test_what_a_proxy_refuses_leaves_the_last_good_policy_in_force(story: 
     assert story.effects.redirects == before
 
 
+async def test_a_refused_try_leaves_the_slots_of_the_last_good_policy_as_they_were(story: Story) -> None:
+    await story.want(may("/land", TIEFIGHTER, XWING))
+    before = dict(story.effects.redirects)
+    story.effects.refuse = {f"{SLOT}:2": "the port is busy"}
+    await story.want(may("/land", TIEFIGHTER), may("/flee", XWING))
+    assert story.effects.redirects == before
+    assert story.effects.filters[SLOT].state is SlotState.ACTIVE
+    story.effects.refuse = {}
+    assert (await story.want(may("/land", TIEFIGHTER), may("/flee", XWING))).complete
+    assert story.effects.filters[SLOT].state is SlotState.RETIRED
+
+
 async def test_what_a_proxy_refuses_at_first_is_denied(story: Story) -> None:
     story.effects.refuse = {SLOT: "the port is busy"}
     outcome = await story.want(may("/land", TIEFIGHTER))
