@@ -80,7 +80,8 @@ def test_without_policy_everything_passes_and_is_traced(stage: Stage, family: in
     got = stage.wait_event(lambda e: e.sub_type == Observed.TO_ENDPOINT and e.tcp_flags == SYN, "trace of arrival")
     assert (got.direction, got.endpoint) == (Dir.INGRESS, server.ifindex)
     assert (got.source_identity, got.destination_identity) == (stage.peers["client"], stage.peers["server"])
-    answer = stage.wait_event(lambda e: e.reply == Reply.YES and e.endpoint == client.ifindex, "trace of the answer")
+    to_me = (Reply.YES, sent.source_port, client.ifindex)
+    answer = stage.wait_event(lambda e: (e.reply, e.destination_port, e.endpoint) == to_me, "trace of the answer")
     assert (answer.trace_reason, answer.direction, answer.source) == (
         TraceReason.REPLY,
         Dir.EGRESS,

@@ -85,9 +85,10 @@ def test_ingress_goes_to_the_proxy_with_both_addresses_intact(stage: Stage, fami
         assert asks(connection) == ["proxy", server.address(family), "80", client.address(family), str(port)]
     verdict = stage.wait_event(lambda e: e.type == EventType.VERDICT and e.source_port == port, "verdict")
     assert (verdict.verdict, verdict.match_type, verdict.direction) == (15001, Match.L3_L4, Dir.INGRESS)
-    trace = stage.wait_event(lambda e: e.sub_type == Observed.TO_PROXY and e.tcp_flags == SYN, "trace to the proxy")
+    mine = (Observed.TO_PROXY, SYN, port)
+    trace = stage.wait_event(lambda e: (e.sub_type, e.tcp_flags, e.source_port) == mine, "trace to the proxy")
     assert (trace.type, trace.proxy_port, trace.endpoint) == (EventType.TRACE, 15001, server.ifindex)
-    answer = stage.wait_event(lambda e: e.reply == Reply.YES and e.source_port == 80, "trace of the answer")
+    answer = stage.wait_event(lambda e: e.reply == Reply.YES and e.destination_port == port, "trace of the answer")
     assert (answer.source, answer.endpoint) == (server.address(family), client.ifindex)
 
 
