@@ -15,7 +15,7 @@ class Move:
     curl: str
     output: str
     claim: str
-    flows: tuple[str, ...] = ()
+    flows: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,15 @@ LAND = f"curl -s -XPOST {HOST}/v1/request-landing"
 LAND_IN_VAIN = f"curl -sS --connect-timeout 1 -XPOST {HOST}/v1/request-landing"
 EXPLODE = f"curl -s -XPUT {HOST}/v1/exhaust-port"
 
+ARRIVES = r"default/{ship}:\d+ .*-> default/deathstar-\S+:80 .* to-endpoint FORWARDED \(TCP Flags: SYN\)"
+ALLOWED = r"default/tiefighter:\d+ .* default/deathstar-\S+:80 .* policy-verdict:\S+ INGRESS ALLOWED"
+
+
+def unhindered(ship: str, curl: str, output: str, claim: str) -> Move:
+    """No policy holds: the packets arrive, and nobody judges."""
+    return Move(ship, curl, output, claim, (ARRIVES.format(ship=ship),))
+
+
 XWING_DROPPED = Move(
     "xwing",
     LAND_IN_VAIN,
@@ -46,9 +55,9 @@ STORY = (
         "Every ship may land on the deathstar, and anybody may use the exhaust port.",
         "",
         (
-            Move("tiefighter", LAND, "Ship landed", "the tiefighter lands"),
-            Move("xwing", LAND, "Ship landed", "so does the xwing"),
-            Move("tiefighter", EXPLODE, "deathstar exploded", "and the exhaust port explodes"),
+            unhindered("tiefighter", LAND, "Ship landed", "the tiefighter lands"),
+            unhindered("xwing", LAND, "Ship landed", "so does the xwing"),
+            unhindered("tiefighter", EXPLODE, "deathstar exploded", "and the exhaust port explodes"),
         ),
     ),
     Chapter(
@@ -56,16 +65,14 @@ STORY = (
         "Only ships of the empire may reach the deathstar, and only on port 80/TCP.",
         "rule1-l4.yaml",
         (
-            Move(
-                "tiefighter",
-                LAND,
-                "Ship landed",
-                "the tiefighter lands",
-                (r"default/tiefighter:\d+ .* default/deathstar-\S+:80 .* policy-verdict:\S+ INGRESS ALLOWED",),
-            ),
+            Move("tiefighter", LAND, "Ship landed", "the tiefighter lands", (ALLOWED,)),
             XWING_DROPPED,
             Move(
-                "tiefighter", EXPLODE, "deathstar exploded", "but a friend can still blow it up: ports are not enough"
+                "tiefighter",
+                EXPLODE,
+                "deathstar exploded",
+                "but a friend can still blow it up: ports are not enough",
+                (ALLOWED,),
             ),
         ),
     ),
@@ -101,6 +108,6 @@ STORY = (
         "Clean-up",
         "The policy goes, and everything is as it was.",
         "",
-        (Move("xwing", LAND, "Ship landed", "the xwing lands again"),),
+        (unhindered("xwing", LAND, "Ship landed", "the xwing lands again"),),
     ),
 )
