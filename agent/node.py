@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,7 +27,8 @@ from agent.envoy import Envoy, find_envoy
 from agent.errors import EnvironmentProblem
 from agent.lock import NodeLock
 from agent.log import configure
-from agent.policy_loop import PolicyLoop
+from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
+from agent.policy_loop import Enforced, PolicyLoop
 from agent.ports import ProxyPorts
 from agent.regenerate import Books, Regenerator
 from agent.status import status_handler
@@ -256,60 +256,19 @@ class Node:
     # Status
 
     def _document(self) -> dict[str, Any]:
-        policy, config = self._policy, self._config
-        enforced = policy.enforced if policy else None
-        node = enforced.node if enforced else NodePolicy(revision=0)
-        files = enforced.files if enforced else {}
-        directions = {p.group: (p.ingress.enforced, p.egress.enforced) for p in node.policies}
-        ring = self._observer.ring
-        return {
-            "ready": bool(enforced and enforced.revision and self._ads.is_connected),
-            "node": config.node_name,
-            "version": self._version,
-            "manifests": str(config.manifests),
-            "revision": enforced.revision if enforced else 0,
-            "pending": policy.pending if policy else True,
-            "enforced_files": {os.path.relpath(path, config.manifests): digest for path, digest in files.items()},
-            "problems": policy.problems if policy else [],
-            "envoy": {
-                "pid": self._envoy.pid,
-                "restarts": self._envoy.restarts,
-                "connected": self._ads.is_connected,
-            },
-            "kernel": {"loaded": True, "events_lost": self._lost},
-            "hubble": {
-                "flows": len(ring),
-                "capacity": ring.capacity,
-                "seen": ring.flows_seen,
-                "addresses": [f"unix://{config.run_dir.hubble_socket}", config.hubble_address],
-            },
-            "slots": [
-                {
-                    "name": slot.name,
-                    "port": self._books_port(slot.name),
-                    "state": slot.state.value,
-                    "rules": len(slot.rule_set.http),
-                    "allows_all": slot.rule_set.allows_all,
-                }
-                for slot in node.slots
-            ],
-            "endpoints": [
-                {
-                    "id": e.id,
-                    "namespace": e.namespace,
-                    "name": e.name,
-                    "identity": e.group,
-                    "addresses": list(e.addresses),
-                    "ingress_enforced": directions[e.group][0],
-                    "egress_enforced": directions[e.group][1],
-                }
-                for e in node.endpoints
-            ],
-        }
-
-    def _books_port(self, slot: str) -> int:
-        ports = (self._state.ports if self._state else {}).get("by_slot", {})
-        return int(ports.get(slot, 0))
+        ring, policy = self._observer.ring, self._policy
+        return node_document(
+            NodeFacts(
+                config=self._config,
+                version=self._version,
+                enforced=policy.enforced if policy else Enforced(),
+                pending=policy.pending if policy else True,
+                problems=policy.problems if policy else [],
+                ports=(self._state.ports if self._state else {}).get("by_slot", {}),
+                envoy=EnvoyFacts(self._envoy.pid, self._envoy.restarts, self._ads.is_connected),
+                flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._lost),
+            )
+        )
 
 
 def _datapath_options(config: Config) -> DatapathOptions:

@@ -97,7 +97,8 @@ def _endpoint_table(endpoints: list[Mapping[str, Any]]) -> Table:
 def _slot_table(slots: list[Mapping[str, Any]]) -> Table:
     table = _table("SLOT", "PROXY PORT", "STATE", "RULES")
     for s in slots:
-        table.add_row(s["name"], str(s["port"]), s["state"], "all allowed" if s["allows_all"] else str(s["rules"]))
+        rules = "all allowed" if s["allows_all"] else str(s["rules"])
+        table.add_row(s["name"], str(s["port"] or "-"), s["state"], rules)
     return table
 
 

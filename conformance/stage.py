@@ -204,7 +204,7 @@ class Stage:
 
     async def _proxy_ports(self) -> list[Target]:
         status = await self._node.status()
-        ports = sorted({int(slot["port"]) for slot in status["slots"]}) if status else []
+        ports = sorted({int(slot["port"]) for slot in status["slots"] if slot["port"]}) if status else []
         if not ports:
             raise NotEnforced("the node's status names no proxy port")
         return [Target(NODE, port=port) for port in ports]

@@ -1,0 +1,99 @@
+"""The document that `deflector status -o json` prints, from the facts that a node knows of itself. Pure.
+
+Its keys are an interface: conformance, the benchmarks and users' scripts read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from agent.config import Config
+from agent.policy_loop import Enforced
+from policies.ir import Endpoint, NodePolicy, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyFacts:
+    """`pid` is None while there is no process; `connected`: its ADS stream is open."""
+
+    pid: int | None
+    restarts: int
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFacts:
+    """Flows in the ring, its capacity, all there ever were; kernel events lost before they became flows."""
+
+    held: int
+    capacity: int
+    seen: int
+    events_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What the document is made of. `ports`: proxy port of each slot that listens."""
+
+    config: Config
+    version: str
+    enforced: Enforced
+    pending: bool
+    problems: Sequence[str]
+    ports: Mapping[str, int]
+    envoy: EnvoyFacts
+    flows: FlowFacts
+
+
+def node_document(facts: NodeFacts) -> dict[str, Any]:
+    """`ready`: a first state is enforced and Envoy is connected. `enforced_files`: SHA-256 by path in the folder."""
+    config, enforced, envoy, flows = facts.config, facts.enforced, facts.envoy, facts.flows
+    return {
+        "ready": bool(enforced.revision and envoy.connected),
+        "node": config.node_name,
+        "version": facts.version,
+        "manifests": str(config.manifests),
+        "revision": enforced.revision,
+        "pending": facts.pending,
+        "enforced_files": {
+            str(PurePath(path).relative_to(config.manifests)): sha for path, sha in enforced.files.items()
+        },
+        "problems": list(facts.problems),
+        "envoy": {"pid": envoy.pid, "restarts": envoy.restarts, "connected": envoy.connected},
+        "kernel": {"loaded": True, "events_lost": flows.events_lost},
+        "hubble": {
+            "flows": flows.held,
+            "capacity": flows.capacity,
+            "seen": flows.seen,
+            "addresses": [f"unix://{config.run_dir.hubble_socket}", config.hubble_address],
+        },
+        "slots": [_slot(slot, facts.ports.get(slot.name)) for slot in enforced.node.slots],
+        "endpoints": [_endpoint(endpoint, enforced.node) for endpoint in enforced.node.endpoints],
+    }
+
+
+def _slot(slot: Slot, port: int | None) -> dict[str, Any]:
+    """A slot without a port has no listener any more: its filter judges what Envoy drains."""
+    return {
+        "name": slot.name,
+        "port": port,
+        "state": slot.state.value,
+        "rules": len(slot.rule_set.http),
+        "allows_all": slot.rule_set.allows_all,
+    }
+
+
+def _endpoint(endpoint: Endpoint, node: NodePolicy) -> dict[str, Any]:
+    policy = next(p for p in node.policies if p.group == endpoint.group)
+    return {
+        "id": endpoint.id,
+        "namespace": endpoint.namespace,
+        "name": endpoint.name,
+        "identity": endpoint.group,
+        "addresses": list(endpoint.addresses),
+        "ingress_enforced": policy.ingress.enforced,
+        "egress_enforced": policy.egress.enforced,
+    }
