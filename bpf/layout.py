@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from policies.types import IDENTITY_ANY, IDENTITY_WORLD, Direction
+from policies.types import IDENTITY_ANY, IDENTITY_HOST, IDENTITY_WORLD, Direction
 
 # Raise it when a key, a value or the meaning of one changes: pinned maps of another version are replaced, not read.
 LAYOUT_VERSION = 1
@@ -152,6 +152,7 @@ CONSTANTS: dict[str, int] = {
     "MARK_INGRESS_ANSWER": MARK_INGRESS_ANSWER,
     "MARK_EGRESS_ANSWER": MARK_EGRESS_ANSWER,
     "IDENTITY_ANY": IDENTITY_ANY,
+    "IDENTITY_HOST": IDENTITY_HOST,
     "IDENTITY_WORLD": IDENTITY_WORLD,
     "ENFORCED_INGRESS": ENFORCED_INGRESS,
     "ENFORCED_EGRESS": ENFORCED_EGRESS,

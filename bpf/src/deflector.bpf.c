@@ -46,8 +46,10 @@ static __always_inline int sent_by_pod(struct __sk_buff *skb, struct packet *p, 
 		return drop(s, reason);
 	if (p->kind == KIND_LINK)
 		return FATE_PASS;
-	if (p->kind == KIND_NEIGHBOUR)
-		return FORBIDDEN_FROM_POD(p->icmp_type) ? drop(s, REASON_FORBIDDEN_ICMP6) : FATE_PASS;
+	if (p->kind == KIND_NEIGHBOUR && FORBIDDEN_FROM_POD(p->icmp_type))
+		return drop(s, REASON_FORBIDDEN_ICMP6);
+	if (p->kind == KIND_NEIGHBOUR && stays_on_link(ep, p))
+		return FATE_PASS;
 	if (!is_own_source(ep, p))
 		return drop(s, REASON_INVALID_SOURCE);
 	reason = fill_ports(skb, p);

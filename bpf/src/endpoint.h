@@ -43,4 +43,15 @@ static __always_inline u32 identity_of(const struct address *address, u8 family)
 	return found ? found->identity : IDENTITY_WORLD;
 }
 
+/* Discovery that a router would not forward: between the pod and the host. A packet that only looks like discovery and
+ * has another destination leaves the link, and is judged as any other. */
+static __always_inline bool stays_on_link(const struct endpoint *ep, const struct packet *p)
+{
+	const struct address *to = &p->outer.destination;
+
+	if (!is_link_local(to) && !is_link_multicast(to) && identity_of(to, 6) != IDENTITY_HOST)
+		return false;
+	return is_unspecified(&p->outer.source) || is_link_local(&p->outer.source) || is_own_source(ep, p);
+}
+
 #endif

@@ -122,6 +122,11 @@ static __always_inline bool is_multicast6(const struct address *a)
 	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 }
 
+static __always_inline bool is_link_multicast(const struct address *a)
+{
+	return (a->word[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0xff020000);
+}
+
 static __always_inline bool is_unspecified(const struct address *a)
 {
 	return !(a->word[0] | a->word[1] | a->word[2] | a->word[3]);
@@ -187,7 +192,8 @@ static __always_inline int skip_extensions(struct __sk_buff *skb, int offset, u8
 	return -REASON_INVALID_EXTENSION;
 }
 
-/* The packet inside an ICMP error went the other way: its source is the destination of the flow as we see it here.
+/* The packet inside an ICMP error went the other way: its source is the destination of the flow as we see it here, and
+ * where the error goes. One that goes elsewhere is no error, but a way out for whatever it carries.
  * Unreadable: not related, and judged as any ICMP packet. */
 static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p, int offset)
 {
@@ -231,6 +237,8 @@ static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p
 			return;
 		echo_ports(&t, echo.type, echo.id);
 	}
+	if (!same_address(&t.source, &p->outer.destination))
+		return;
 	p->flow.source = t.destination;
 	p->flow.destination = t.source;
 	p->flow.source_port = t.destination_port;

@@ -254,6 +254,27 @@ def test_an_icmp_error_about_nothing_is_dropped(stage: Stage) -> None:
     assert stage.wait_drop(Reason.POLICY_DENIED, protocol=1).icmp_type == 3
 
 
+def test_an_icmp_error_goes_to_the_sender_of_what_it_quotes(stage: Stage) -> None:
+    """Else an error about an allowed flow would carry anything to anybody."""
+    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
+    listening = stage.galaxy.udp(server.namespace, server.v4, 5300)
+    sending = stage.galaxy.udp(client.namespace, client.v4, 5301)
+    stage.enforce("client", egress=stage.on(Protocol.UDP, 5300, stage.allow("server")))
+    sending.sendto(b"known", (server.v4, 5300))
+    assert listening.recv(10) == b"known"
+    ends = socket.inet_aton(server.v4), socket.inet_aton(client.v4)
+    quoted = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, *ends)
+    body = struct.pack("!BBHI", 3, 3, 0, 0) + quoted + struct.pack("!HHHH", 5300, 5301, 8, 0)
+    with inside(client.namespace):
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with raw:
+        raw.sendto(body[:2] + internet_checksum(body) + body[4:], (server.v4, 0))
+        stage.wait_event(lambda e: e.trace_reason == TraceReason.RELATED, "trace of the error to the server")
+        raw.sendto(body[:2] + internet_checksum(body) + body[4:], (WORLD4, 0))
+    drop = stage.wait_drop(Reason.POLICY_DENIED, destination=WORLD4)
+    assert (drop.protocol, drop.icmp_type) == (1, 3)
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_pod_cannot_send_from_an_address_that_is_not_its_own(stage: Stage, family: int) -> None:
     client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
@@ -363,6 +384,22 @@ def test_a_pod_cannot_pretend_to_be_a_router(stage: Stage) -> None:
     packet[7] = 255  # hop limit of neighbour discovery
     send_frame(stage, "client", 0x86DD, bytes(packet))
     stage.wait_drop(Reason.FORBIDDEN_ICMP6, endpoint=stage.galaxy.pods["client"].ifindex)
+
+
+@pytest.mark.parametrize("kind", [133, 135, 136])
+def test_neighbour_discovery_does_not_leave_the_link(stage: Stage, kind: int) -> None:
+    """The host forwards it like any packet; hop limit 255 must not carry it past the policy, or the source check."""
+    stage.enforce("client", egress=CLOSED)
+    target = f"2001:db8::{kind}"  # one each: a drop of the same tuple is not told again at once
+    address = socket.inet_pton(socket.AF_INET6, target)
+    packet = bytearray(ipv6(stage, 58, struct.pack("!BBHI", kind, 0, 0, 0) + address))
+    packet[7] = 255
+    packet[24:40] = address
+    send_frame(stage, "client", 0x86DD, bytes(packet))
+    assert stage.wait_drop(Reason.POLICY_DENIED, destination=target).icmp_type == kind
+    packet[8:24] = socket.inet_pton(socket.AF_INET6, "fd00::99")
+    send_frame(stage, "client", 0x86DD, bytes(packet))
+    assert stage.wait_drop(Reason.INVALID_SOURCE, destination=target).icmp_type == kind
 
 
 def test_a_flood_of_drops_is_counted_not_told(stage: Stage) -> None:
