@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from envoy.config.core.v3.address_pb2 import Address
+from envoy.config.core.v3.base_pb2 import RequestMethod
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from google.protobuf.wrappers_pb2 import StringValue
@@ -22,7 +23,7 @@ SERVERS = tuple((f"10.244.1.{host}", f"shop-{host}.default.svc.cluster.local") f
 SLOT = "ingress:4711:tcp:8080"
 PORT = 8080
 OPEN = 64  # long exchanges between their two entries at any time
-METHODS = (1, 1, 1, 1, 3, 3, 4, 5)  # envoy.config.core.v3.RequestMethod: mostly GET, some POST, PUT, DELETE
+METHODS = ("GET", "GET", "GET", "GET", "POST", "POST", "PUT", "DELETE")
 RESOURCES = ("orders", "carts", "users", "items", "reviews")
 AGENTS = (
     "curl/7.88.1",
@@ -42,7 +43,7 @@ class Exchange:
     started_ns: int
     client: tuple[str, int]
     server: tuple[str, str]
-    method: int
+    method: str
     path: str
     agent: str
 
@@ -121,12 +122,12 @@ def _told(exchange: Exchange, stage: AccessLogType, *, denied: bool = False) -> 
     verdict["enforced_effective_policy_id"] = "deny" if denied else "rule:a3f3de1c2786"
     if not denied:
         _forwarded(entry, exchange)
-    request.request_method = exchange.method
+    request.request_method = RequestMethod.Value(exchange.method)
     request.scheme, request.authority, request.path = "http", exchange.server[1], exchange.path
     request.request_headers_bytes = 230
     request.downstream_header_bytes_received = 220
     request.user_agent = exchange.agent
-    request.request_headers["user-agent"] = exchange.agent
+    request.request_headers[":method"] = exchange.method
     return entry
 
 

@@ -1,21 +1,23 @@
 """Records -> Flow messages, as Hubble fills them (facts section 5). Pure: time and uuid are arguments.
 
-Most of a flow repeats: who, where, what kind. That part is built and serialised once per combination, and put before
-the serialised rest: by the encoding's own law, concatenated messages are merged when they are read
-(https://protobuf.dev/programming-guides/encoding/#last-one-wins). Flows are made as bytes because a ring of them is
-then a seventh of the size (3.4 MB against 23.5 MB for 4095) and most are overwritten without being read.
+Most of a flow repeats: who, where, what kind. That part is built and serialised once per combination; what is special
+about one HTTP flow is put behind it (flows.exchange, flows.wire). Flows are made as bytes because a ring of them is
+then a seventh of the size and most are overwritten without being read.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar, cast
 
 from flow import flow_pb2
 
+from flows.exchange import request, response, shared
 from flows.lookups import EndpointRef, Lookups, PolicyRef
-from flows.record import HttpHalf, PacketKind, PacketRecord, PacketVerdict, SlotRef
-from flows.summary import http_summary, packet_summary
+from flows.record import HttpNews, HttpRecord, PacketKind, PacketRecord, PacketVerdict, SlotRef
+from flows.ring import Event
+from flows.summary import packet_summary
 from policies.types import Direction, Protocol
 
 KEPT = 8192  # templates and endpoints kept per view; beyond that all are dropped and built anew as they come
@@ -55,13 +57,12 @@ V = TypeVar("V")
 
 
 class _Leg(NamedTuple):
-    """What the templates of HTTP flows are told apart by."""
+    """What is common to the HTTP flows of one client with one server in one slot, and by verdict."""
 
     slot: SlotRef
     client_ip: str
     server_ip: str
     server_port: int
-    is_response: bool
     is_dropped: bool
 
 
@@ -74,51 +75,39 @@ class Builder:
     def __init__(self, view: Lookups, version: str) -> None:
         self.view = view
         self._emitter = flow_pb2.Emitter(name="Deflector", version=version)
-        self._legs: dict[_Leg, bytes] = {}
+        # slot, client, server, port, dropped -> the common parts of a request's flow and of its response's
+        self._legs: dict[tuple[str, str, str, int, bool], tuple[bytes, bytes]] = {}
         self._endpoints: dict[tuple[str, int | None], flow_pb2.Endpoint] = {}
 
-    def http(self, half: HttpHalf, time_ns: int, uuid: str) -> bytes:
-        """The flow of a request or of a response. `time_ns` is Unix time, when we learned of it."""
-        record, is_response, is_dropped = half
-        exchange = record.exchange
-        leg = _Leg(record.slot, exchange[0], exchange[2], exchange[3], is_response, is_dropped)
-        common = self._legs.get(leg)
-        if common is None:
-            common = _keep(self._legs, leg, self._http_template(leg))
-        flow = _Flow()
-        flow.uuid = uuid
-        time = flow.time
-        time.seconds = time_ns // 1_000_000_000
-        time.nanos = time_ns % 1_000_000_000
-        l7 = flow.l7
-        http = l7.http
-        http.method = exchange[4]
-        http.url = record.url
-        http.protocol = record.protocol
-        if is_response:
-            flow.l4.TCP.destination_port = exchange[1]
-            l7.latency_ns = record.latency_ns
-            http.code = record.code
-            headers = record.response_headers
-        else:
-            flow.l4.TCP.source_port = exchange[1]
-            headers = record.request_headers
-        if headers:
-            add = http.headers.add
-            for key, value in headers:
-                header = add()  # and then its fields: half the time of add(key=..., value=...)
-                header.key = key
-                header.value = value
-        if record.trace_id:
-            flow.trace_context.parent.trace_id = record.trace_id
-        flow.Summary = http_summary(half)
-        own: bytes = flow.SerializeToString()
-        return common + own
+    def http(self, news: HttpNews, time_ns: int, new_uuid: Callable[[], bytes]) -> list[Event]:
+        """The flows of a request, a response or both. `time_ns` is Unix time, when we learned of it; the response of
+        a request that shows now follows it by a nanosecond.
+        """
+        record, has_request, has_response = news
+        parts = shared(record)
+        asked, answered = self._common(record)
+        made = []
+        if has_request:
+            made.append(Event(time_ns, request(record, parts, time_ns, new_uuid()), asked))
+            time_ns += 1
+        if has_response:
+            made.append(Event(time_ns, response(record, parts, time_ns, new_uuid()), answered))
+        return made
 
-    def packet(self, record: PacketRecord, time_ns: int, uuid: str) -> bytes:
+    def _common(self, record: HttpRecord) -> tuple[bytes, bytes]:
+        slot, exchange = record.slot, record.exchange
+        is_dropped = record.denied_by is not None
+        key = (slot.name, exchange.client_ip, exchange.server_ip, exchange.server_port, is_dropped)
+        common = self._legs.get(key)
+        if common is None:
+            leg = _Leg(slot, *key[1:])
+            common = _keep(self._legs, key, (self._http_template(leg, False), self._http_template(leg, True)))
+        return common
+
+    def packet(self, record: PacketRecord, time_ns: int, uuid: bytes) -> bytes:
         """The flow of a drop, a trace or a policy verdict."""
         flow = flow_pb2.Flow(
-            uuid=uuid,
+            uuid=uuid.decode(),
             emitter=self._emitter,
             verdict=VERDICTS[record.verdict],
             l4=_layer4(record),
@@ -145,21 +134,21 @@ class Builder:
         wire: bytes = flow.SerializeToString()
         return wire
 
-    def _http_template(self, leg: _Leg) -> bytes:
+    def _http_template(self, leg: _Leg, is_response: bool) -> bytes:
         client, server = (leg.client_ip, None), (leg.server_ip, None)
-        source, destination = (server, client) if leg.is_response else (client, server)
+        source, destination = (server, client) if is_response else (client, server)
         flow = flow_pb2.Flow(
             emitter=self._emitter,
-            verdict=flow_pb2.DROPPED if leg.is_dropped else flow_pb2.FORWARDED,
+            verdict=flow_pb2.DROPPED if leg.is_dropped and not is_response else flow_pb2.FORWARDED,
             Type=flow_pb2.L7,
             node_name=self.view.node_name,
-            reply=leg.is_response,
+            reply=is_response,
             event_type=flow_pb2.CiliumEventType(type=EVENT_L7),
             traffic_direction=DIRECTIONS[leg.slot.direction],
         )
-        flow.is_reply.value = leg.is_response
-        flow.l7.type = flow_pb2.RESPONSE if leg.is_response else flow_pb2.REQUEST
-        ports = (leg.server_port, 0) if leg.is_response else (0, leg.server_port)
+        flow.is_reply.value = is_response
+        flow.l7.type = flow_pb2.RESPONSE if is_response else flow_pb2.REQUEST
+        ports = (leg.server_port, 0) if is_response else (0, leg.server_port)
         flow.l4.TCP.source_port, flow.l4.TCP.destination_port = ports
         self._who(flow, source, destination)
         self._services(flow, *ports)
@@ -236,9 +225,6 @@ _KINDS = {
     PacketKind.TRACE: Builder._trace,
     PacketKind.POLICY_VERDICT: Builder._verdict,
 }
-
-
-_Flow = flow_pb2.Flow
 
 
 def _keep(kept: dict[K, V], key: K, value: V) -> V:

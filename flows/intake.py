@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from flow import flow_pb2
 from google.protobuf.message import DecodeError as WireError
+from seen import seen_pb2
 
 from flows.accesslog.decode import DOWNSTREAM_END, SLOT_KEY, decode_message
 from flows.accesslog.pairing import Pairing
@@ -36,7 +36,7 @@ class _Waiting(NamedTuple):
 
 
 class Intake:
-    """`view` gives the current view, `now_ns` Unix time in ns, `new_uuid` a random v4 as text.
+    """`view` gives the current view, `now_ns` Unix time in ns, `new_uuid` the text of a random v4.
 
     `malformed` counts access-log entries that were left out; `complaint` says what was wrong with the last of them.
     """
@@ -48,7 +48,7 @@ class Intake:
         *,
         version: str,
         now_ns: Callable[[], int],
-        new_uuid: Callable[[], str],
+        new_uuid: Callable[[], bytes],
         slot_key: str = SLOT_KEY,
     ) -> None:
         self.ring = ring
@@ -66,12 +66,16 @@ class Intake:
     def access_log(self, raw: bytes) -> None:
         """Take one serialised StreamAccessLogsMessage. Never raises: what is malformed is counted."""
         try:
-            message = StreamAccessLogsMessage.FromString(raw)
+            log = seen_pb2.Log.FromString(raw)
         except WireError:
             self.malformed += 1
             self.complaint = "not a StreamAccessLogsMessage"
             return
-        ends = sum(entry.common_properties.access_log_type == DOWNSTREAM_END for entry in message.http_logs.log_entry)
+        if self.reading:
+            self.build()
+            self._build_http(self._now_ns(), self._current_builder(self._view()), log)
+            return
+        ends = sum(entry.common_properties.access_log_type == DOWNSTREAM_END for entry in log.http_logs.log_entry)
         self._take(raw, max(1, 2 * ends))  # an exchange becomes two flows, whenever its request is told of
 
     def packets(self, records: Sequence[PacketRecord]) -> None:
@@ -104,28 +108,33 @@ class Intake:
             self.ring.skip(unread.flows)
 
     def _build(self, waiting: _Waiting) -> None:
-        if self._builder.view is not waiting.view:
-            self._builder = Builder(waiting.view, self._version)
+        builder = self._current_builder(waiting.view)
         what = waiting.what
         if isinstance(what, bytes):
-            self._build_http(waiting.time_ns, what)
+            self._build_http(waiting.time_ns, builder, seen_pb2.Log.FromString(what))
         elif isinstance(what, tuple):
             for record in what:
                 time_ns = self._stamp(waiting.time_ns)
-                self.ring.append(Event(time_ns, self._builder.packet(record, time_ns, self._new_uuid())))
+                self.ring.append(Event(time_ns, builder.packet(record, time_ns, self._new_uuid())))
         else:
             self.ring.append(Event(self._stamp(waiting.time_ns), what.SerializeToString(), is_loss=True))
 
-    def _build_http(self, came_ns: int, raw: bytes) -> None:
-        batch = decode_message(StreamAccessLogsMessage.FromString(raw), self._slot_key)
+    def _current_builder(self, view: Lookups) -> Builder:
+        if self._builder.view is not view:
+            self._builder = Builder(view, self._version)
+        return self._builder
+
+    def _build_http(self, came_ns: int, builder: Builder, log: seen_pb2.Log) -> None:
+        batch = decode_message(log, self._slot_key)
         if batch.malformed:
             self.malformed += batch.malformed
             self.complaint = batch.complaint
-        build, append, new_uuid = self._builder.http, self.ring.append, self._new_uuid
+        build, append, new_uuid = builder.http, self.ring.append, self._new_uuid
         time_ns = self._last_ns
-        for half in self.pairing.halves(batch.records):
-            time_ns = came_ns if came_ns > time_ns else time_ns + 1
-            append(Event(time_ns, build(half, time_ns, new_uuid())))
+        for news in self.pairing.news(batch.records):
+            for event in build(news, came_ns if came_ns > time_ns else time_ns + 1, new_uuid):
+                append(event)
+                time_ns = event.time_ns
         self._last_ns = time_ns
 
     def _stamp(self, came_ns: int) -> int:

@@ -8,7 +8,6 @@ another thread brings them with call_soon_threadsafe.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,31 +22,12 @@ from flows.lookups import Lookups
 from flows.reading import Reading, response
 from flows.record import PacketRecord
 from flows.ring import CAPACITY, Event, Ring
+from flows.uuids import uuids
 
 SLICE = 256  # flows built or looked at before others get their turn
 LOSS_INTERVAL = 1.0  # seconds; one notice of loss per reader in this time
 RATE_WINDOW_NS = 60_000_000_000
 NAMESPACE_LIFETIME_NS = 3_600_000_000_000
-
-
-class _Uuids:
-    """Random version 4 uuids as text; randomness is fetched for many at once, which costs a quarter."""
-
-    def __init__(self) -> None:
-        self._pool = iter(())  # type: Iterator[str]
-
-    def __call__(self) -> str:
-        for text in self._pool:
-            return text
-        self._pool = self._batch()
-        return next(self._pool)
-
-    @staticmethod
-    def _batch(count: int = 256) -> Iterator[str]:
-        digits = os.urandom(16 * count).hex()
-        for at in range(0, 32 * count, 32):
-            d = digits[at : at + 32]
-            yield f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{'89ab'[int(d[16], 16) & 3]}{d[17:20]}-{d[20:]}"
 
 
 class Observer:
@@ -68,7 +48,7 @@ class Observer:
         self.version = version
         self._view = view
         self._intake = Intake(
-            self.ring, view, version=version, now_ns=time.time_ns, new_uuid=_Uuids(), slot_key=slot_key
+            self.ring, view, version=version, now_ns=time.time_ns, new_uuid=uuids().__next__, slot_key=slot_key
         )
         self._started = time.monotonic_ns()
         self._readers = 0

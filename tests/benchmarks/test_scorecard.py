@@ -62,7 +62,7 @@ def test_reaching_the_target_is_enough() -> None:
 def test_an_entry_says_value_unit_target_and_which_way_is_better() -> None:
     assert scorecard.document({"flows_per_second": 62_941.234, "bare_rps": 20_000.0}) == {
         "bare_rps": {"value": 20_000.0, "unit": "requests/s", "target": None, "better": "higher"},
-        "flows_per_second": {"value": 62_941.0, "unit": "flows/s CPU", "target": 50_000, "better": "higher"},
+        "flows_per_second": {"value": 62_941.0, "unit": "entries/s CPU", "target": 50_000, "better": "higher"},
     }
 
 
@@ -72,7 +72,7 @@ def test_a_reading_without_a_figure_is_a_mistake() -> None:
 
 
 def test_one_benchmark_replaces_its_own_figures_and_no_others() -> None:
-    before = scorecard.document({"flows_per_second": 1.0, "entries_per_second": 2.0, "agent_rss_mb": 90.0})
+    before = scorecard.document({"flows_per_second": 1.0, "built_flows_per_second": 2.0, "agent_rss_mb": 90.0})
     now = scorecard.document({"flows_per_second": 60_000.0})
     after = scorecard.merged({**before, "figure_of_old": {"value": 1}}, now)
     assert {name: entry["value"] for name, entry in after.items()} == {

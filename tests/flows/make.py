@@ -11,6 +11,7 @@ from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from flow import flow_pb2
 from google.protobuf.wrappers_pb2 import StringValue
+from seen import seen_pb2
 
 from flows.intake import Intake
 from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
@@ -126,6 +127,11 @@ def message(*entries: HTTPAccessLogEntry) -> bytes:
     return made.SerializeToString()
 
 
+def seen(made: HTTPAccessLogEntry) -> seen_pb2.Entry:
+    """The same entry as we read it."""
+    return seen_pb2.Entry.FromString(made.SerializeToString())
+
+
 def _put(address: Any, ip: str, port: int) -> None:
     address.socket_address.address = ip
     address.socket_address.port_value = port
@@ -147,8 +153,8 @@ def drop(**more: Any) -> PacketRecord:
     return PacketRecord(**(given | more))
 
 
-def uuids() -> Iterator[str]:
-    return (f"00000000-0000-4000-8000-{number:012}" for number in itertools.count(1))
+def uuids() -> Iterator[bytes]:
+    return (b"00000000-0000-4000-8000-%012d" % number for number in itertools.count(1))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from flows.accesslog.decode import decode_entry
 from flows.build import Builder, longest_cidr_only
 from flows.lookups import EndpointRef, PolicyRef
-from flows.record import HttpHalf, PacketKind, PacketRecord, PacketVerdict
+from flows.record import HttpNews, PacketKind, PacketRecord, PacketVerdict
 from flows.summary import ICMP4, ICMP6, icmp_name, packet_summary
 from policies.types import Direction, Protocol
 from tests.flows.make import (
@@ -28,6 +28,8 @@ from tests.flows.make import (
     flows_in,
     intake,
     message,
+    seen,
+    uuids,
 )
 
 TIME = 1_768_385_472_345_678_901
@@ -41,7 +43,7 @@ def http(*entries: object, galaxy: Galaxy | None = None) -> list[flow_pb2.Flow]:
 
 
 def packet(record: PacketRecord, galaxy: Galaxy | None = None) -> flow_pb2.Flow:
-    return flow_pb2.Flow.FromString(Builder(galaxy or Galaxy(), "0.1.0").packet(record, TIME, "u"))
+    return flow_pb2.Flow.FromString(Builder(galaxy or Galaxy(), "0.1.0").packet(record, TIME, b"u"))
 
 
 def test_a_request_in_full() -> None:
@@ -246,10 +248,10 @@ def test_templates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.build.KEPT", 10)
     builder = Builder(Galaxy(), "0.1.0")
     for number in range(50):
-        record = decode_entry(entry(client=str(ipaddress.ip_address("10.1.0.0") + number)))
+        record = decode_entry(seen(entry(client=str(ipaddress.ip_address("10.1.0.0") + number))))
         assert record is not None
-        flow = flow_pb2.Flow.FromString(builder.http(HttpHalf(record, False), TIME, "u"))
-        assert flow.IP.source == record.exchange.client_ip
+        (event,) = builder.http(HttpNews(record, True, False), TIME, uuids().__next__)
+        assert event.flow().IP.source == record.exchange.client_ip
     assert len(builder._legs) <= 10
     assert len(builder._endpoints) <= 10
 

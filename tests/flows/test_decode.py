@@ -10,24 +10,26 @@ from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
 from google.protobuf.wrappers_pb2 import BytesValue
 from hypothesis import given
 from hypothesis import strategies as st
+from seen import seen_pb2
 
 from flows.accesslog.decode import DecodeError, canonical, decode_entry, decode_message
 from flows.record import HttpRecord, SlotRef
 from policies.types import Direction
-from tests.flows.make import DEATHSTAR, START_NS, TIEFIGHTER, denied, entry, exchange, message
+from tests.flows.make import DEATHSTAR, TIEFIGHTER, denied, entry, exchange, message, seen
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def decoded(given_entry: HTTPAccessLogEntry) -> HttpRecord:
-    record = decode_entry(given_entry)
+    record = decode_entry(seen(given_entry))
     assert record is not None
     return record
 
 
 def test_a_forwarded_request() -> None:
-    record = decoded(entry(ended=False))
-    assert record.exchange == (TIEFIGHTER, 40000, DEATHSTAR, 80, "PUT", "deathstar", "/v1/exhaust-port", START_NS)
+    made = entry(ended=False)
+    record, started = decoded(made), made.common_properties.start_time.SerializeToString()
+    assert record.exchange == (TIEFIGHTER, 40000, DEATHSTAR, 80, "PUT", "deathstar", "/v1/exhaust-port", started)
     assert record.slot == SlotRef("ingress:4711:tcp:80", Direction.INGRESS, 4711)
     assert (record.ended, record.url, record.protocol) == (False, "http://deathstar/v1/exhaust-port", "HTTP/1.1")
     assert (record.code, record.denied_by, record.latency_ns) == (0, None, 0)
@@ -52,13 +54,13 @@ def test_what_envoy_refused_before_routing_was_denied_for_its_reason() -> None:
 def test_a_client_that_asked_for_nothing_says_nothing() -> None:
     gone = entry(code=0, details="downstream_remote_disconnect", routed=False)
     gone.request.Clear()
-    assert decode_entry(gone) is None
+    assert decode_entry(seen(gone)) is None
 
 
 def test_other_kinds_of_entries_say_nothing() -> None:
     start = entry()
     start.common_properties.access_log_type = 4
-    assert decode_entry(start) is None
+    assert decode_entry(seen(start)) is None
 
 
 @pytest.mark.parametrize(("version", "name"), [(0, "Unknown"), (1, "HTTP/1"), (2, "HTTP/1.1"), (3, "HTTP/2")])
@@ -140,12 +142,12 @@ def test_ipv4_in_ipv6_is_ipv4() -> None:
 )
 def test_malformed_entries_name_the_field(made: HTTPAccessLogEntry, field: str) -> None:
     with pytest.raises(DecodeError, match=field):
-        decode_entry(made)
+        decode_entry(seen(made))
 
 
 def test_a_message_leaves_out_what_is_malformed_and_counts_it() -> None:
     raw = message(*exchange(), entry(slot=None), denied())
-    batch = decode_message(StreamAccessLogsMessage.FromString(raw))
+    batch = decode_message(seen_pb2.Log.FromString(raw))
     assert [record.ended for record in batch.records] == [False, True, True]
     assert batch.malformed == 1
     assert "deflector.slot" in batch.complaint
@@ -154,7 +156,7 @@ def test_a_message_leaves_out_what_is_malformed_and_counts_it() -> None:
 def test_tcp_entries_are_counted_as_malformed() -> None:
     made = StreamAccessLogsMessage()
     made.tcp_logs.log_entry.add()
-    assert decode_message(made).malformed == 1
+    assert decode_message(seen_pb2.Log.FromString(made.SerializeToString())).malformed == 1
 
 
 TEXT = st.one_of(st.text(max_size=8), st.sampled_from(("10.0.0.1", "::1", "ingress:1:tcp:80", "00-x-y-z")))
@@ -194,7 +196,7 @@ def hostile() -> st.SearchStrategy[HTTPAccessLogEntry]:
 @given(hostile())
 def test_nothing_but_the_decode_error_escapes(made: HTTPAccessLogEntry) -> None:
     try:
-        record = decode_entry(made)
+        record = decode_entry(seen(made))
     except DecodeError:
         return
     assert record is None or (0 <= record.code <= 999 and 0 <= record.latency_ns < 10**18)

@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 from flows.accesslog.decode import decode_entry
 from flows.accesslog.pairing import Pairing
 from flows.record import HttpRecord
-from tests.flows.make import START_NS, denied, entry, exchange
+from tests.flows.make import START_NS, denied, entry, exchange, seen
 
 
 def record(made: HTTPAccessLogEntry) -> HttpRecord:
-    decoded = decode_entry(made)
+    decoded = decode_entry(seen(made))
     assert decoded is not None
     return decoded
 
 
 def told(pairing: Pairing, *entries: HTTPAccessLogEntry) -> list[str]:
-    """The halves that these entries bring, in words."""
-    halves = pairing.halves([record(one) for one in entries])
-    return [
-        f"response {half.record.code}" if half.is_response else "dropped" if half.is_dropped else "request"
-        for half in halves
-    ]
+    """What these entries newly tell, in words."""
+    words = []
+    for one, has_request, has_response in pairing.news([record(one) for one in entries]):
+        words += ["request" if one.denied_by is None else "dropped"] * has_request
+        words += [f"response {one.code}"] * has_response
+    return words
 
 
 def test_an_allowed_exchange() -> None:
