@@ -27,7 +27,8 @@ METADATA_RESULT = "enforced_engine_result"
 # Where an entry names its slot: the route, or for requests refused before routing (malformed) this filter state.
 SLOT_FILTER_STATE = "deflector.slot"
 
-# The access logger's log_name, and the request headers that it carries. The method is among them because an entry has a
-# number for the best-known methods only, and none for PROPFIND.
+# The access loggers' log_name, and the request headers that short and full entries carry. The method is among the
+# latter because an entry has a number for the best-known methods only, and none for PROPFIND.
 LOG_NAME = "deflector"
-LOGGED_HEADERS: tuple[str, ...] = (":method", "traceparent")
+LOGGED_HEADERS: tuple[str, ...] = ("traceparent",)
+FULLY_LOGGED_HEADERS: tuple[str, ...] = (":method", *LOGGED_HEADERS)

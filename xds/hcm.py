@@ -23,7 +23,7 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 
 from policies.ir import Slot
 from xds import denial
-from xds.access_log import OPEN_TICK_MS, access_log
+from xds.access_log import OPEN_TICK_MS, access_logs
 from xds.clusters import ORIGINAL_DESTINATION
 from xds.codec import FORWARDED_PROTO, KEPT_PROTO, MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
 from xds.filters import HTTP_FILTERS
@@ -63,7 +63,7 @@ def connection_manager(slot: Slot, options: Options) -> HttpConnectionManager:
         stat_prefix=STAT_PREFIX,
         codec_type=HttpConnectionManager.AUTO,
         http_filters=[make(slot, options) for make in HTTP_FILTERS],
-        access_log=[access_log(options)],
+        access_log=access_logs(options),
         local_reply_config=_local_replies(),
     )
     manager.access_log_options.access_log_flush_interval.FromMilliseconds(OPEN_TICK_MS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from envoy.config.core.v3.base_pb2 import RequestMethod
 
 from policies.ir import Slot, SlotState
 from tests.features.live import (
@@ -26,6 +27,7 @@ from tests.features.live import (
 )
 from tests.xds.make import node, rule, slot
 from xds import denial
+from xds.access_log import NUMBERED_METHODS
 from xds.acks import AckResult
 from xds.cache import SnapshotCache
 from xds.resources import FILTER, LISTENER, Key, ResourceTable
@@ -287,12 +289,34 @@ async def test_a_denied_request_is_logged_once_with_its_reason(live: Node) -> No
     assert (rbac[denial.METADATA_RESULT], rbac[denial.METADATA_POLICY]) == ("denied", denial.DENY)
 
 
-async def test_a_malformed_request_is_logged_with_its_slot(live: Node) -> None:
-    await live.apply(slot("web", rule("GET", "/a")))
-    await (await live.client("web")).send(b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+@pytest.mark.parametrize(
+    "ask", [b"OPTIONS * HTTP/1.1\r\nHost: h", b"GET /a HTTP/1.1", b"CONNECT h:80 HTTP/1.1\r\nHost: h:80"]
+)
+async def test_a_request_without_a_route_is_logged_with_its_slot(live: Node, ask: bytes) -> None:
+    await live.apply(slot("web", rule(path="/a")))
+    await (await live.client("web")).send(ask + b"\r\n\r\n")
     [entry] = await live.plane.logs.until(bool)
     assert entry.common_properties.route_name == ""
     assert b"web" in entry.common_properties.filter_state_objects[denial.SLOT_FILTER_STATE].value
+
+
+@pytest.mark.parametrize(
+    ("method", "number", "text"),
+    [*((method, method, "") for method in NUMBERED_METHODS), ("PROPFIND", "METHOD_UNSPECIFIED", "PROPFIND")],
+)
+async def test_each_request_is_logged_once_with_its_method(live: Node, method: str, number: str, text: str) -> None:
+    await live.apply(slot("web", rule(method, "/a")))
+    client = await live.client("web")
+    for path in ("/a", "/b"):
+        await client.get(path, method=method, headers=[("Content-Length", "0")])
+    entries = await live.plane.logs.until(lambda seen: len(seen) >= 2)
+    assert [(entry.request.path, entry.common_properties.route_name) for entry in entries] == [
+        ("/a", "web"),
+        ("/b", "web"),
+    ]
+    for entry in entries:
+        assert RequestMethod.Name(entry.request.request_method) == number
+        assert entry.request.request_headers.get(":method", "") == text
 
 
 async def test_all_listeners_share_one_log_stream(live: Node) -> None:

@@ -11,5 +11,10 @@ from xds.resources import pack
 
 
 def http_filter(_: Slot, __: Options) -> HttpFilter:
-    """Without headers of its own."""
-    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router(suppress_envoy_headers=True)))
+    """Without headers of its own, and without the cluster's statistics by response code, which nobody reads.
+
+    Their names are put together for every response: 9,000 of the 198,000 instructions that Envoy took for a request.
+    """
+    router = Router(suppress_envoy_headers=True)
+    router.dynamic_stats.value = False
+    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(router))
