@@ -13,7 +13,7 @@ import importlib.metadata
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -168,9 +168,10 @@ class Node:
         self._write_bootstrap()
         options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6())
         proxies = EnvoyProxies(self._cache, self._ads, options, config.ack_timeout)
+        kernel = KernelPolicy(self._datapath)
         regenerator = Regenerator(
             proxies,
-            KernelPolicy(self._datapath),
+            kernel,
             self._books,
             save=self._save,
             is_free=port_is_free,
@@ -182,7 +183,7 @@ class Node:
         self._tasks.start("manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms)))
         self._tasks.start("policy", self._policy.run())
         self._tasks.start("kernel events", self._follow_kernel())
-        self._tasks.start("links", self._follow_links(self._policy.wake))
+        self._tasks.start("links", self._follow_links(kernel, self._policy))
 
     async def _take_down(self) -> None:
         log.info("stopping: removing devices, rules, routes, programs and maps")
@@ -243,13 +244,14 @@ class Node:
             self._observer.lost(lost - self._lost)
         self._lost = lost
 
-    async def _follow_links(self, wake: Callable[[], None]) -> None:
+    async def _follow_links(self, kernel: KernelPolicy, policy: PolicyLoop) -> None:
         changes = Changes()
         try:
             async for _ in _readable(changes.fileno()):
                 if changes.drain():
                     self._places.forget()
-                    wake()
+                    kernel.doubt()
+                    policy.wake()
         finally:
             changes.close()
 

@@ -56,20 +56,36 @@ class KernelPolicy:
         self._datapath = datapath
         self._attached = set(datapath.attached())
         self._reserved: frozenset[int] | None = None
+        self._doubtful = False
 
     @property
     def attached(self) -> frozenset[int]:
         return frozenset(self._attached)
 
+    def doubt(self) -> None:
+        """Something has changed on the host: before the next step, put back what is missing of ours. A pod whose
+        filters somebody removed (`tc qdisc del`, another network agent) would be open."""
+        self._doubtful = True
+
     async def reserve(self, ports: Iterable[int]) -> None:
         wanted = frozenset(ports)
-        if wanted == self._reserved:
+        if wanted == self._reserved and not self._doubtful:
             return
         try:
+            if self._doubtful:
+                await self._repair()
             await asyncio.to_thread(self._datapath.set_proxy_ports, sorted(wanted))
         except DatapathError as error:
             raise EffectFailed(str(error)) from error
         self._reserved = wanted
+
+    async def _repair(self) -> None:
+        self._doubtful = False  # a change that comes meanwhile is one more reason to look
+        try:
+            self._attached = await asyncio.to_thread(self._datapath.repair, sorted(self._attached))
+        except DatapathError:
+            self._doubtful = True
+            raise
 
     async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> None:
         try:

@@ -6,6 +6,7 @@ milliseconds at most. The network namespace is that of the calling thread.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from bpf.layout import PROGRAMS, RING_BYTES, Counter
 from bpf.links import link_by_name
 from bpf.loader import Loaded, LoadError, Options
 from bpf.maps import Maps, MapsError, Metric
+from bpf.netlink import NetlinkError
 from bpf.redirects import Desired, Ops, diff
 from bpf.ringbuf import Ring
 
@@ -60,15 +62,36 @@ class Datapath:
             self._maps = Maps(self.options.pins)
             self._programs = {name: sys.object_get(self.options.pins / name) for name in PROGRAMS}
             self._ring = Ring(self._maps.fd("events"), RING_BYTES)
-            record = host.Record.read(self.options.record)
-            helper = host.setup(record, self.options.device)
-            self._maps.set_helper(helper)
-            self._attach(helper, Hook.INGRESS, "to_proxy")
+            self._set_up_host()
             self._realized = self._maps.realized()
         except (LoadError, host.HostError, OSError) as error:
             self.close()
             raise DatapathError(f"data path: {error}") from error
         return loaded
+
+    def _set_up_host(self) -> None:
+        helper = host.setup(host.Record.read(self.options.record), self.options.device)
+        self.maps.set_helper(helper)
+        self._attach(helper, Hook.INGRESS, "to_proxy")
+
+    def repair(self, pods: Iterable[int]) -> set[int]:
+        """Put back what somebody has removed of the helper, rules, routes and table, and of the filters of these
+        interfaces; returns those that are still there. Changes nothing where nothing is missing."""
+        try:
+            attached = {ifindex for ifindex in pods if self._is_attached_again(ifindex)}
+            self._set_up_host()
+        except (host.HostError, OSError) as error:
+            raise DatapathError(f"data path: {error}") from error
+        return attached
+
+    def _is_attached_again(self, ifindex: int) -> bool:
+        try:
+            self.attach(ifindex)
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
+        return True
 
     def _load(self) -> Loaded:
         """In a process of its own: bcc must not stay in the agent's memory."""

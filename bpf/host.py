@@ -109,7 +109,7 @@ class Record:
 
 def setup(record: Record, device: str = DEVICE) -> int:
     """Make or complete everything; returns the interface index of the helper. Idempotent: the proxy ports stay as they
-    are. HostError on failure."""
+    are, and what is as it should be is not touched, so that nobody who watches is told. HostError on failure."""
     index = _add_device(device)
     for family in FAMILIES:
         if family == socket.AF_INET6 and not _has_ipv6():
@@ -129,9 +129,9 @@ def tproxy_rule(port: int) -> str:
 
 def set_proxy_ports(ports: Iterable[int]) -> None:
     """Connections straight to these TCP ports are refused from now on. Replaces the ports in one transaction; call it
-    before the first redirect to a new one."""
+    before the first redirect to a new one. Makes the table again if somebody has flushed it."""
     known = sorted(set(ports))
-    script = "flush set inet deflector proxy_ports\nflush chain inet deflector reopen\n"
+    script = f"{NFT_TABLE}flush set inet deflector proxy_ports\nflush chain inet deflector reopen\n"
     if known:
         script += f"add element inet deflector proxy_ports {{ {', '.join(map(str, known))} }}\n"
     nft(script + "".join(tproxy_rule(port) for port in known), "set the proxy ports")
@@ -219,10 +219,12 @@ def _route(family: int) -> bytes:
 
 def _add_route(family: int) -> None:
     with nl.Netlink() as net:
-        flags = nl.NLM_F_CREATE | nl.NLM_F_REPLACE
+        flags = nl.NLM_F_CREATE | nl.NLM_F_EXCL
         try:
             net.change(nl.RTM_NEWROUTE, _route(family), f"add the route of table {ROUTE_TABLE}", flags)
         except nl.NetlinkError as error:
+            if error.errno == errno.EEXIST:
+                return
             if error.errno == errno.ENETDOWN:
                 raise HostError("the loopback device is down: ip link set lo up") from error
             raise

@@ -18,7 +18,8 @@ IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA = 1, 4, 5, 9, 18
 RTN_UNICAST, RTM_F_FIB_MATCH = 1, 0x2000
-RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x1, 0x40, 0x400
+# Groups of rtnetlink: links, tc, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
+GROUPS = 0x1 | 0x8 | 0x40 | 0x80 | 0x400 | 0x40000
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 LINK = struct.Struct("=BxHiII")
@@ -110,13 +111,14 @@ def route_device(address: str) -> int | None:
 
 
 class Changes:
-    """Readable when links or routes have changed. For the agent's event loop: `add_reader(changes.fileno(), ...)`,
-    then `drain()`. It says that something changed, not what: the reader looks again."""
+    """Readable when links, filters, routes or rules have changed. For the agent's event loop:
+    `add_reader(changes.fileno(), ...)`, then `drain()`. It says that something changed, not what: the reader looks
+    again."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, nl.NETLINK_ROUTE)
-        self._socket.bind((0, RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE))
+        self._socket.bind((0, GROUPS))
 
     def fileno(self) -> int:
         return self._socket.fileno()

@@ -14,6 +14,7 @@ from bpf import attach, host, loader
 from bpf.attach import Hook
 from bpf.datapath import Datapath, DatapathError, Options, cleanup
 from bpf.layout import MAPS
+from bpf.links import Changes
 from tests.bpf.galaxy import Galaxy, inside
 from tests.bpf.stage import Stage
 
@@ -215,3 +216,38 @@ def test_refused_sysctls_and_missing_nft_are_said_in_one_line(
     with inside(galaxy.node):
         cleanup(options)
     assert host.DEVICE not in galaxy.on_node("ip", "-br", "link")
+
+
+def test_what_somebody_removed_is_put_back(galaxy: Galaxy, options: Options) -> None:
+    """`nft flush ruleset`, `tc qdisc del` and the like: without its filters a pod would be open."""
+    stage = start(galaxy, options)
+    client = galaxy.pods["client"]
+    galaxy.pod("other")
+    whole = settled(galaxy)
+    galaxy.on_node("tc", "qdisc", "del", "dev", "pod2", "clsact")
+    galaxy.on_node("nft", "flush", "ruleset")
+    for family in ("-4", "-6"):
+        galaxy.on_node("ip", family, "rule", "del", "pref", str(host.RULE_PRIORITY))
+        galaxy.on_node("ip", family, "route", "flush", "table", str(host.ROUTE_TABLE))
+    galaxy.on_node("ip", "link", "del", host.DEVICE)
+    with stage.on_node():
+        assert stage.datapath.repair([client.ifindex, 9999]) == {client.ifindex}
+        stage.datapath.set_proxy_ports([15001])
+    mended = settled(galaxy)
+    assert host.DEVICE in mended.pop("links")  # with another address
+    assert {what: sorted(lines.split("\n")) for what, lines in mended.items()} == {
+        what: sorted(whole[what].split("\n")) for what in mended
+    }
+
+
+def test_a_repair_without_damage_tells_nobody(galaxy: Galaxy, options: Options) -> None:
+    """Else the agent, which looks whenever something changes, would look for ever."""
+    stage = start(galaxy, options)
+    settled(galaxy)
+    with stage.on_node():
+        changes = Changes()
+        stage.datapath.repair([galaxy.pods["client"].ifindex])
+        assert not changes.drain()
+        galaxy.on_node("tc", "qdisc", "del", "dev", "pod2", "clsact")
+        assert changes.drain()
+        changes.close()
