@@ -25,7 +25,7 @@ from agent import doctor, state
 from agent.config import Config
 from agent.envoy import Envoy, find_envoy
 from agent.errors import EnvironmentProblem
-from agent.lock import NodeLock
+from agent.lock import HostLock, NodeLock
 from agent.log import configure
 from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
 from agent.policy_loop import Enforced, PolicyLoop
@@ -55,6 +55,7 @@ from xds.cache import SnapshotCache
 from xds.server import AdsServicer
 from xds.translator import Options as TranslatorOptions
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_GRACE = 0.5  # seconds that streams have when a server stops
 EVENTS_AT_ONCE = 1024  # kernel events taken before others get their turn
 
@@ -62,20 +63,24 @@ log = logging.getLogger("deflector")
 
 
 async def run_node(config: Config) -> int:
-    """Run until SIGINT or SIGTERM; the exit code. Raises EnvironmentProblem when it cannot start."""
+    """Run until SIGINT, SIGTERM or the end of the terminal; the exit code. Raises EnvironmentProblem when it cannot
+    start."""
     configure()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, stop.set)
     binary = find_envoy(config.envoy)
     await asyncio.to_thread(doctor.require, _datapath_options(config))
-    lock = NodeLock(config.run_dir.lock)
+    lock, host = NodeLock(config.run_dir.lock), HostLock()
     _make_run_dir(config.run_dir.root)
-    lock.acquire()
     try:
+        lock.acquire()
+        host.acquire()
         return await Node(config, binary).run(stop)
     finally:
+        host.release()
         lock.release()
         _remove_if_empty(config.run_dir.root)
 

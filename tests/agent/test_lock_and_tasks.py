@@ -1,4 +1,4 @@
-"""One agent per run directory; and no task of it fails unseen."""
+"""One agent per run directory and network namespace; and no task of it fails unseen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import lock
 from agent.errors import EnvironmentProblem
-from agent.lock import NodeLock
+from agent.lock import HostLock, NodeLock
 from agent.supervise import Tasks
 
 
@@ -22,6 +23,19 @@ def test_the_second_agent_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     second.acquire()
     second.release()
     assert not (tmp_path / "agent.lock").exists()
+
+
+def test_the_second_agent_is_told_who_holds_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two run directories do not make two helper devices: the second agent would take the first one's away."""
+    monkeypatch.setattr(lock, "NAME", f"\0deflector-test-{os.getpid()}")
+    first, second = HostLock(), HostLock()
+    first.acquire()
+    for _ in range(20):  # also when it has been asked more often than it has room for
+        with pytest.raises(EnvironmentProblem, match="another deflector"):
+            second.acquire()
+    first.release()
+    second.acquire()
+    second.release()
 
 
 async def test_the_first_failure_is_reported_with_the_name_of_its_task() -> None:
