@@ -86,19 +86,27 @@ class Envoy:
         self._adopt()
         failures = 0
         while True:
-            if self._process is None:
-                self._start()
-            assert self._process is not None
             began = asyncio.get_running_loop().time()
-            await _ended(self._process)
+            why = await self._live()
             if asyncio.get_running_loop().time() - began > HEALTHY_AFTER:
                 failures = 0
             delay = RESTART_DELAYS[min(failures, len(RESTART_DELAYS) - 1)]
             failures += 1
             self.restarts += 1
-            self._on_change(f"Envoy ended ({_last_line(self._files.envoy_log)}); restarting in {delay:g} s")
+            self._on_change(f"Envoy ended ({why}); restarting in {delay:g} s")
             self._process = None
             await asyncio.sleep(delay)
+
+    async def _live(self) -> str:
+        """One life of Envoy; why it ended, or could not begin (no disk space, no memory, no binary any more)."""
+        try:
+            if self._process is None:
+                self._start()
+        except OSError as error:
+            return f"cannot start: {error.strerror}"
+        assert self._process is not None
+        await _ended(self._process)
+        return _last_line(self._files.envoy_log)
 
     async def stop(self) -> None:
         """End the Envoy of this run directory, also one that an earlier agent left behind."""
@@ -147,9 +155,14 @@ class Envoy:
                 ],
                 setsid=True,
             )
-        process = ProcessId.of(pid)
-        self._process = process or ProcessId(pid, 0)
-        self._files.envoy_pid.write_text(json.dumps({"pid": pid, "started": self._process.started}))
+        process = ProcessId.of(pid) or ProcessId(pid, 0)
+        try:
+            self._files.envoy_pid.write_text(json.dumps({"pid": pid, "started": process.started}))
+        except OSError:  # an Envoy that the next agent would not find must not live
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._process = process
         self._on_change(f"started Envoy, process {pid}, {workers} workers")
 
 

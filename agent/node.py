@@ -30,7 +30,7 @@ from agent.log import configure
 from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
 from agent.policy_loop import Enforced, PolicyLoop
 from agent.ports import ProxyPorts
-from agent.regenerate import Books, Regenerator
+from agent.regenerate import Books, EffectFailed, Regenerator
 from agent.status import status_handler
 from agent.supervise import Tasks
 from agent.views import NodeView, labels_by_identity
@@ -55,7 +55,7 @@ from xds.cache import SnapshotCache
 from xds.server import AdsServicer
 from xds.translator import Options as TranslatorOptions
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_GRACE = 0.5  # seconds that streams have when a server stops
 EVENTS_AT_ONCE = 1024  # kernel events taken before others get their turn
 
@@ -69,8 +69,9 @@ async def run_node(config: Config) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     binary = find_envoy(config.envoy)
     await asyncio.to_thread(doctor.require, _datapath_options(config))
     lock, host = NodeLock(config.run_dir.lock), HostLock()
@@ -79,6 +80,8 @@ async def run_node(config: Config) -> int:
         lock.acquire()
         host.acquire()
         return await Node(config, binary).run(stop)
+    except (OSError, DatapathError) as error:  # a full disk, a device that cannot be removed: no matter for a traceback
+        raise EnvironmentProblem(_in_one_line(error, config.run_dir.root)) from error
     finally:
         host.release()
         lock.release()
@@ -224,7 +227,10 @@ class Node:
     def _save(self, books: Books) -> None:
         wanted = state.NodeState(self._identities.to_dict(), books.slots.to_dict(), books.ports.to_dict())
         if wanted != self._state:
-            state.save(self._config.run_dir.state, wanted)
+            try:
+                state.save(self._config.run_dir.state, wanted)
+            except OSError as error:  # nothing may be enforced that the next agent would not know of
+                raise EffectFailed(f"cannot write {self._config.run_dir.state}: {error.strerror}") from error
             self._state = wanted
 
     def _write_bootstrap(self) -> None:
@@ -280,6 +286,12 @@ class Node:
 
 def _datapath_options(config: Config) -> DatapathOptions:
     return DatapathOptions(bpffs=config.bpffs, run_dir=config.run_dir.root)
+
+
+def _in_one_line(error: Exception, folder: Path) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or folder}: {error.strerror}"
+    return str(error)
 
 
 async def _readable(fd: int) -> AsyncIterator[None]:

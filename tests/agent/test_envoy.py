@@ -65,6 +65,22 @@ async def test_a_second_agent_adopts_it_and_ends_it_cleanly(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["envoy.log"]
 
 
+async def test_one_that_cannot_be_recorded_does_not_live_and_is_tried_again(tmp_path: Path) -> None:
+    """A full disk, here a folder in the place of the file: the agent goes on, and no Envoy is left that none adopts."""
+    files = RunDir(tmp_path)
+    files.envoy_bootstrap.write_text("{}")
+    files.envoy_pid.mkdir()
+    words: list[str] = []
+    envoy, tasks = Envoy(find_envoy(None), files, 1, words.append), Tasks()
+    tasks.start("envoy", envoy.run())
+    await until(lambda: any("cannot start: Is a directory" in word for word in words), "the reason")
+    assert envoy.pid is None
+    files.envoy_pid.rmdir()
+    await until(lambda: envoy.pid is not None, "Envoy started")
+    await tasks.stop()
+    await envoy.stop()
+
+
 def test_a_missing_binary_is_named(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="give another --envoy"):
         find_envoy(tmp_path / "no-such-envoy")
