@@ -321,4 +321,5 @@ def _make_run_dir(path: Path) -> None:
 
 def _remove_if_empty(path: Path) -> None:
     if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
+        with contextlib.suppress(OSError):  # a mount point stays
+            path.rmdir()
