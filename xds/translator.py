@@ -61,11 +61,7 @@ def translate(node: ir.NodePolicy, ports: Mapping[str, int], options: Options | 
 
 
 def _slot(slot: ir.Slot, port: int | None, options: Options) -> Iterator[Resource]:
-    """Listener and filter; of an inactive slot without a port the filter alone, which judges what Envoy drains."""
-    if port is None and slot.state is not ir.SlotState.ACTIVE:
-        yield filter_resource(slot)
-        return
-    """A slot without a port is only a filter: its listener has gone, and Envoy still judges by the filter what it
+    """Listener and filter. A slot without a port is only a filter: its listener has gone, and Envoy still judges by the filter what it
     drains (a filter that goes as well would leave the listener's own deny)."""
     if port is not None:
         if not PORT_MIN <= port <= PORT_MAX:
