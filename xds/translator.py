@@ -61,8 +61,8 @@ def translate(node: ir.NodePolicy, ports: Mapping[str, int], options: Options | 
 
 
 def _slot(slot: ir.Slot, port: int | None, options: Options) -> Iterator[Resource]:
-    """Listener and filter. A slot without a port is only a filter: its listener has gone, and Envoy still judges by the filter what it
-    drains (a filter that goes as well would leave the listener's own deny)."""
+    """Listener and filter. A slot without a port is only a filter: its listener has gone, and Envoy still judges by the
+    filter what it drains (a filter that goes as well would leave the listener's own deny)."""
     if port is not None:
         if not PORT_MIN <= port <= PORT_MAX:
             raise ValueError(f"{port} is not a port")
