@@ -16,7 +16,7 @@ from policies.errors import PolicyError, Reason, in_order
 from policies.identity import IdentityAllocator
 from policies.ir import DirectionPolicy, Endpoint, EndpointPolicy, NodePolicy
 from policies.merge import Implicit, RuleSets, merge
-from policies.objects import PodKey
+from policies.objects import ObjectKey, PodKey
 from policies.rulebook import BoundRule, Rulebook
 from policies.selectors import SelectorCache
 from policies.types import IDENTITY_UNMANAGED, RESERVED_LABELS, Direction, Origin
@@ -142,6 +142,6 @@ class Compiler:
         return DirectionPolicy(True, merge(clauses, implicit, self._rule_sets))
 
 
-def _invalid(key: PodKey) -> Origin:
+def _invalid(key: ObjectKey) -> Origin:
     """What a denial says that only a refused policy is the reason for."""
     return Origin("deflector", "", INVALID_POLICY, f"{key.namespace}/{key.name}")

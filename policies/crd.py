@@ -15,61 +15,13 @@ from policies.crd_selectors import read_peer, read_subject
 from policies.errors import Reason
 from policies.fields import ROOT, Findings, Path, Raw, Schema, integer, items, mapping, sequence, submap, text
 from policies.ir import HeaderMatch, HttpRule
+from policies.rules import Clause, Policy, PortSpec, Rule, ToPorts
 from policies.sanitize import Refused, header_match, object_name_fault, port_number, regex_fault
 from policies.selectors import Selector
 from policies.types import ALL_PORTS, PORT_MAX, Direction, Origin, PortRange, Protocol
 
 KIND: Final = "CiliumNetworkPolicy"
 PORTS_MAX: Final = 40  # per toPorts entry (facts 1.3)
-
-
-@dataclass(frozen=True, slots=True)
-class PortSpec:
-    """Ports of one protocol. ANY with ALL_PORTS is also what has no ports."""
-
-    protocol: Protocol
-    ports: PortRange
-
-
-@dataclass(frozen=True, slots=True)
-class ToPorts:
-    """One entry of toPorts. `http` is sorted, each match once; empty: no L7 (`{}` would be a rule that matches all)."""
-
-    ports: tuple[PortSpec, ...] = ()
-    http: tuple[HttpRule, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """One entry of ingress or egress. `peers` None: anybody, on these ports; (): nobody. `to_ports` (): all ports."""
-
-    origin: Origin
-    peers: tuple[Selector, ...] | None
-    to_ports: tuple[ToPorts, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One spec. `enforces`: directions that it turns on default deny for; `invalid`: it stands in for a refused one."""
-
-    subject: Selector
-    ingress: tuple[Clause, ...] = ()
-    egress: tuple[Clause, ...] = ()
-    enforces: tuple[Direction, ...] = ()
-    invalid: bool = False
-
-    def clauses(self, direction: Direction) -> tuple[Clause, ...]:
-        return self.ingress if direction is Direction.INGRESS else self.egress
-
-
-@dataclass(frozen=True, slots=True)
-class CiliumNetworkPolicy:
-    """A policy object. Not `valid`: nothing of it can be used but whom it selects, who are denied until it is good."""
-
-    namespace: str
-    name: str
-    rules: tuple[Rule, ...]
-    valid: bool = True
 
 
 # The schema, field by field (facts 1.2).
@@ -125,7 +77,7 @@ class _Scope:
         return Origin(KIND, self.namespace, self.name, str(path))
 
 
-def read_policy(raw: Raw, findings: Findings) -> CiliumNetworkPolicy | None:
+def read_policy(raw: Raw, findings: Findings) -> Policy | None:
     """The typed policy; None, or one of no use, after findings."""
     _OBJECT.check(raw, ROOT, findings)
     _read_metadata(submap(raw, "metadata", ROOT, findings), findings)
@@ -135,10 +87,10 @@ def read_policy(raw: Raw, findings: Findings) -> CiliumNetworkPolicy | None:
     if not specs:
         findings.add(ROOT / "spec", Reason.MISSING, "a policy has spec or specs")
     rules = [_read_spec(spec, path, scope) for path, spec in specs]
-    return CiliumNetworkPolicy(scope.namespace, scope.name, tuple(rule for rule in rules if rule is not None))
+    return Policy(KIND, scope.namespace, scope.name, tuple(rule for rule in rules if rule is not None))
 
 
-def fallback(raw: Any) -> CiliumNetworkPolicy | None:
+def fallback(raw: Any) -> Policy | None:
     """What must hold for a policy that was refused and was never good: whom it selects is denied in its directions.
 
     None if its name or every one of its selectors is unreadable too: then nobody is known to be meant.
@@ -158,7 +110,7 @@ def fallback(raw: Any) -> CiliumNetworkPolicy | None:
                 rules.append(Rule(subject, enforces=directions, invalid=True))
     if not name or aside.errors or not rules:
         return None
-    return CiliumNetworkPolicy(namespace, name, tuple(rules), valid=False)
+    return Policy(KIND, namespace, name, tuple(rules), valid=False)
 
 
 def _mentioned(spec: Raw) -> tuple[Direction, ...]:

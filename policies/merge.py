@@ -15,8 +15,8 @@ from typing import Final
 
 from pyroaring import BitMap
 
-from policies.crd import Clause, ToPorts
 from policies.ir import HttpRule, PeerRule, PortPolicy, RuleSet, Verdict
+from policies.rules import Clause, ToPorts
 from policies.selectors import Selection
 from policies.types import ALL_PORTS, IDENTITY_ANY, IDENTITY_HOST, PORT_MAX, Origin, PortRange, Protocol
 
@@ -203,6 +203,7 @@ def _ranges(entry: ToPorts) -> Iterator[tuple[Protocol, PortRange]]:
     """Its ranges by protocol, overlapping ones joined: 80-90 and 85 of one entry are one range, and one slot."""
     wanted: dict[Protocol, list[PortRange]] = {}
     for spec in entry.ports:
+        assert isinstance(spec.ports, PortRange)  # names are not read yet
         is_l3 = spec.protocol is Protocol.ANY and spec.ports == ALL_PORTS
         for protocol in _WITH_PORTS if spec.protocol is Protocol.ANY and not is_l3 else (spec.protocol,):
             wanted.setdefault(protocol, []).append(spec.ports)

@@ -15,12 +15,14 @@ from typing import Any, Final, NamedTuple
 from policies import crd
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.fields import ROOT, Findings, Path, Raw, flag, integer, items, mapping, strings, submap, text
+from policies.rules import Policy
 from policies.sanitize import object_name_fault
 from policies.types import PORT_MAX, Protocol
 
 ERRORS_MAX: Final = 100  # per object
 HASH_LABEL: Final = "pod-template-hash"
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
+POLICY_KINDS: Final = ("CiliumClusterwideNetworkPolicy", "CiliumNetworkPolicy", "NetworkPolicy")
 _CRON_RUN: Final = re.compile(r"(.+)-\d{8,10}")
 _PROTOCOLS: Final = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "SCTP": Protocol.SCTP}
 
@@ -73,6 +75,7 @@ class Pod:
     service_account: str = "default"
     workload: Workload | None = None
     phase: str = ""
+    ports: Mapping[tuple[str, Protocol], int] = field(default_factory=dict)  # named container ports
 
     @property
     def key(self) -> ObjectKey:
@@ -102,6 +105,8 @@ class Service:
     name: str
     addresses: tuple[str, ...] = ()
     ports: tuple[ServicePort, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    selector: Mapping[str, str] = field(default_factory=dict)  # none: its slices are written by hand
 
     @property
     def key(self) -> ObjectKey:
@@ -132,13 +137,52 @@ class EndpointSlice:
         return ObjectKey("EndpointSlice", self.namespace, self.name)
 
 
-Object = Namespace | Pod | Service | EndpointSlice | crd.CiliumNetworkPolicy
+@dataclass(frozen=True, slots=True)
+class CidrGroup:
+    """A CiliumCIDRGroup: prefixes by name. `prefixes` are canonical, sorted, each once."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    prefixes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("CiliumCIDRGroup", "", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster. `addresses` in canonical form, whatever their type but for host names."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Node", "", self.name)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """Values by name, decoded; never written anywhere but into the rules that ask for one."""
+
+    namespace: str
+    name: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("Secret", self.namespace, self.name)
+
+
+Object = CidrGroup | Namespace | Node | Pod | Secret | Service | Pod | Service | EndpointSlice | Policy
 
 
 def key_of(obj: Object) -> ObjectKey:
     """The key of any object."""
-    if isinstance(obj, crd.CiliumNetworkPolicy):
-        return ObjectKey(crd.KIND, obj.namespace, obj.name)
+    if isinstance(obj, Policy):
+        return ObjectKey(obj.kind, obj.namespace, obj.name)
     return obj.key
 
 

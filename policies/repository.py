@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from policies.crd import KIND, CiliumNetworkPolicy
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.manifests import Chunk, Document, FileEvent, Locator, read_chunk, split
-from policies.objects import Object, ObjectKey, PodKey, identify, key_of, parse_object
+from policies.objects import POLICY_KINDS, Object, ObjectKey, PodKey, identify, key_of, parse_object
+from policies.rules import Policy
 from policies.world import World
+
+POLICIES = "policies"  # the view of every kind of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class _Reading:
     key: ObjectKey | None
     line: int
     good: Object | None = None
-    stand_in: CiliumNetworkPolicy | None = None
+    stand_in: Policy | None = None
     errors: tuple[PolicyError, ...] = ()
 
 
@@ -109,7 +111,10 @@ class Repository:
             pods=self._view("Pod"),
             services=self._view("Service"),
             slices=self._view("EndpointSlice"),
-            policies=self._view(KIND),
+            policies=self._policies(),
+            cidr_groups=self._view("CiliumCIDRGroup"),
+            nodes=self._view("Node"),
+            secrets=self._view("Secret"),
         )
 
     @property
@@ -121,11 +126,16 @@ class Repository:
     def _view(self, kind: str) -> Mapping[Any, Any]:
         if kind not in self._views:
             objects = sorted(self._kinds.get(kind, {}).items())
-            named = {
-                (key.name if kind == "Namespace" else PodKey(key.namespace, key.name)): obj for key, obj in objects
-            }
+            named = {(PodKey(key.namespace, key.name) if key.namespace else key.name): obj for key, obj in objects}
             self._views[kind] = MappingProxyType(named)
         return self._views[kind]
+
+    def _policies(self) -> Mapping[ObjectKey, Policy]:
+        """Policies of every kind, in one mapping."""
+        if POLICIES not in self._views:
+            kinds = (self._kinds.get(kind, {}) for kind in POLICY_KINDS)
+            self._views[POLICIES] = MappingProxyType(dict(sorted(item for kind in kinds for item in kind.items())))
+        return self._views[POLICIES]
 
     def _read(self, known: _Source, chunk: Chunk, source: str) -> tuple[_Reading, ...]:
         """The documents of a chunk; an unchanged chunk is not read again."""
@@ -166,7 +176,7 @@ class Repository:
             del kind[key]
         else:
             kind[key] = new
-        self._views.pop(key.kind, None)
+        self._views.pop(POLICIES if key.kind in POLICY_KINDS else key.kind, None)
         return True
 
     def _errors_of(self, source: str) -> tuple[PolicyError, ...]:
@@ -186,7 +196,7 @@ def _read_document(document: Document, locator: Locator) -> _Reading:
     try:
         good = parse_object(document.raw)
     except PolicyErrors as failure:
-        stand_in = failure.fallback if isinstance(failure.fallback, CiliumNetworkPolicy) else None
+        stand_in = failure.fallback if isinstance(failure.fallback, Policy) else None
         errors = (error.at("", _line(locator, document, error)) for error in failure.errors)
         if key is None and stand_in is not None:  # even its name is bad
             key = key_of(stand_in)
@@ -245,7 +255,7 @@ class _Merge:
 
 
 def _is_good(obj: Object) -> bool:
-    return not isinstance(obj, CiliumNetworkPolicy) or obj.valid
+    return not isinstance(obj, Policy) or obj.valid
 
 
 def _conflict(key: ObjectKey, here: tuple[str, int], there: tuple[str, int]) -> PolicyError:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from policies.crd import CiliumNetworkPolicy, Clause, Rule
 from policies.merge import BoundClause
-from policies.objects import PodKey
-from policies.selectors import SelectorCache
+from policies.objects import ObjectKey
+from policies.rules import Clause, Policy, Rule
+from policies.selectors import Selector, SelectorCache
 from policies.types import Direction
 
 
@@ -20,7 +20,7 @@ class BoundRule:
 
     __slots__ = ("_seen", "_version", "clauses", "key", "rule", "subject")
 
-    def __init__(self, key: PodKey, rule: Rule, selectors: SelectorCache) -> None:
+    def __init__(self, key: ObjectKey, rule: Rule, selectors: SelectorCache) -> None:
         self.key = key
         self.rule = rule
         self.subject = selectors.acquire(rule.subject)
@@ -48,9 +48,9 @@ class Rulebook:
 
     def __init__(self, selectors: SelectorCache) -> None:
         self._selectors = selectors
-        self._policies: Mapping[PodKey, CiliumNetworkPolicy] = {}
-        self._bound: dict[PodKey, tuple[BoundRule, ...]] = {}
-        self._by_group: dict[int, dict[PodKey, tuple[BoundRule, ...]]] = {}
+        self._policies: Mapping[ObjectKey, Policy] = {}
+        self._bound: dict[ObjectKey, tuple[BoundRule, ...]] = {}
+        self._by_group: dict[int, dict[ObjectKey, tuple[BoundRule, ...]]] = {}
         self._in_order: dict[int, tuple[BoundRule, ...]] = {}
 
     def rules(self, group: int) -> tuple[BoundRule, ...]:
@@ -61,7 +61,7 @@ class Rulebook:
             known = self._in_order[group] = tuple(rule for key in sorted(by_policy) for rule in by_policy[key])
         return known
 
-    def take(self, policies: Mapping[PodKey, CiliumNetworkPolicy], groups: Iterable[int]) -> None:
+    def take(self, policies: Mapping[ObjectKey, Policy], groups: Iterable[int]) -> None:
         """Follow the policies of the world and the groups of the node."""
         if policies is not self._policies:
             keys = self._policies.keys() | policies.keys()
@@ -76,7 +76,7 @@ class Rulebook:
             chosen = {key: _selecting(rules, group) for key, rules in self._bound.items()}
             self._by_group[group] = {key: rules for key, rules in chosen.items() if rules}
 
-    def _rebind(self, key: PodKey, policy: CiliumNetworkPolicy | None) -> None:
+    def _rebind(self, key: ObjectKey, policy: Policy | None) -> None:
         old = self._bound.pop(key, ())
         # Bound before the old version is released: selections in both versions stay.
         new = tuple(BoundRule(key, rule, self._selectors) for rule in policy.rules) if policy is not None else ()
@@ -95,7 +95,7 @@ class Rulebook:
 def _bind(clause: Clause, selectors: SelectorCache) -> BoundClause:
     if clause.peers is None:
         return BoundClause(clause, None)
-    return BoundClause(clause, tuple(selectors.acquire(selector) for selector in clause.peers))
+    return BoundClause(clause, tuple(selectors.acquire(peer) for peer in clause.peers if isinstance(peer, Selector)))
 
 
 def _selecting(rules: Iterable[BoundRule], group: int) -> tuple[BoundRule, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.crd import CiliumNetworkPolicy
-from policies.objects import EndpointSlice, Namespace, Pod, PodKey, Service
+from policies.objects import CidrGroup, EndpointSlice, Namespace, Node, ObjectKey, Pod, PodKey, Secret, Service
+from policies.rules import Policy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,4 +17,7 @@ class World:
     pods: Mapping[PodKey, Pod] = field(default_factory=dict)
     services: Mapping[PodKey, Service] = field(default_factory=dict)
     slices: Mapping[PodKey, EndpointSlice] = field(default_factory=dict)
-    policies: Mapping[PodKey, CiliumNetworkPolicy] = field(default_factory=dict)
+    policies: Mapping[ObjectKey, Policy] = field(default_factory=dict)
+    cidr_groups: Mapping[str, CidrGroup] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    secrets: Mapping[PodKey, Secret] = field(default_factory=dict)

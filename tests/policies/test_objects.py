@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.crd import CiliumNetworkPolicy
 from policies.errors import PolicyError, PolicyErrors, Reason
 from policies.objects import EndpointSlice, Pod, Service, Workload, identify, parse_object
+from policies.rules import Policy
 from policies.types import Direction, Protocol
 from tests.policies.make import pod, policy, to_ports
 from tests.policies.worlds import policies
@@ -59,7 +59,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def test_a_policy_is_read_whole() -> None:
     found = parse_object(yaml.safe_load(GOOD))
-    assert isinstance(found, CiliumNetworkPolicy)
+    assert isinstance(found, Policy)
     (rule,) = found.rules
     (clause,) = rule.ingress
     assert (found.namespace, found.name, rule.enforces) == ("default", "rule1", (Direction.INGRESS,))
@@ -237,7 +237,7 @@ def test_what_holds_for_a_policy_that_was_never_good() -> None:
     with pytest.raises(PolicyErrors) as refused:
         parse_object(raw)
     fallback = refused.value.fallback
-    assert isinstance(fallback, CiliumNetworkPolicy)
+    assert isinstance(fallback, Policy)
     assert [(rule.enforces, rule.ingress, rule.invalid) for rule in fallback.rules] == [
         ((Direction.INGRESS,), (), True)
     ]
@@ -259,7 +259,7 @@ def test_a_refused_policy_denies_in_the_directions_that_it_is_about(spec: Any, d
     with pytest.raises(PolicyErrors) as refused:
         parse_object(policy("p") | {"spec": {"endpointSelector": {}, **spec}})
     fallback = refused.value.fallback
-    found = [d for rule in fallback.rules for d in rule.enforces] if isinstance(fallback, CiliumNetworkPolicy) else []
+    found = [d for rule in fallback.rules for d in rule.enforces] if isinstance(fallback, Policy) else []
     assert found == directions
 
 
