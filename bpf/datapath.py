@@ -18,7 +18,7 @@ from bpf import attach as hooks
 from bpf import host, loader, sys
 from bpf.attach import Hook
 from bpf.layout import PROGRAMS, RING_BYTES, Counter
-from bpf.links import link_by_name
+from bpf.links import link_by_index, link_by_name
 from bpf.loader import Loaded, LoadError, Options
 from bpf.maps import Maps, MapsError, Metric
 from bpf.netlink import NetlinkError
@@ -175,6 +175,8 @@ class Datapath:
 
     def attach(self, ifindex: int) -> None:
         """Put the programs on a pod's veth. Write its endpoint entry first: without one nothing passes."""
+        link = link_by_index(ifindex)
+        self.maps.set_namespace(ifindex, link.peer_namespace if link is not None else None)
         for hook, name in HOOKS:
             self._attach(ifindex, hook, name)
 
@@ -186,6 +188,7 @@ class Datapath:
     def detach(self, ifindex: int) -> None:
         """Take the programs off; a device that is gone is no error."""
         hooks.detach(ifindex)
+        self.maps.set_namespace(ifindex, None)
 
     def attached(self) -> list[int]:
         """Interfaces with a program of ours, without the helper."""

@@ -16,7 +16,7 @@ from typing import Self
 from policies.types import IDENTITY_ANY, IDENTITY_HOST, IDENTITY_WORLD, Direction
 
 # Raise it when a key, a value or the meaning of one changes: pinned maps of another version are replaced, not read.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 # --- marks (docs/architecture.md, section B) ---------------------------------------------------------------------
 MARK_MASK = 0xF00
@@ -171,6 +171,8 @@ CONSTANTS: dict[str, int] = {
     "CT_SECONDS_CLOSING": 10,
     "CT_SECONDS_UDP": 60,
     "CT_SECONDS_ICMP": 60,
+    # Where Linux begins to number the ports of those who connect (net.ipv4.ip_local_port_range).
+    "EPHEMERAL_PORT": 32768,
     # Shorter than the first retransmission of a SYN (1 s): each of these is told.
     "DENIED_NANOSECONDS": 200_000_000,
 }
@@ -274,7 +276,11 @@ FRAGMENT_KEY = Struct(
         ("pad", "2x"),
     ),
 )
-FRAGMENT_VALUE = Struct("fragment_value", (("source_port", "2s"), ("destination_port", "2s")))
+FRAGMENT_VALUE = Struct(
+    "fragment_value",
+    (("source_port", "2s"), ("destination_port", "2s"), ("icmp_type", "B"), ("icmp_code", "B"), ("pad", "2x")),
+)
+NAMESPACE = Struct("namespace", (("id", "i"),))
 DENIED_VALUE = Struct("denied_value", (("told", "Q"),))
 METRIC = Struct("metric", (("packets", "Q"), ("bytes", "Q")))
 SETTINGS = Struct("settings", (("helper", "I"), ("pad", "4x")))
@@ -323,6 +329,7 @@ STRUCTS = (
     CT_VALUE,
     FRAGMENT_KEY,
     FRAGMENT_VALUE,
+    NAMESPACE,
     DENIED_VALUE,
     METRIC,
     SETTINGS,
@@ -369,6 +376,7 @@ MAPS = (
     MapSpec("services", MapType.HASH, SERVICE_KEY.size, SERVICE_VALUE.size, 65_536, NO_PREALLOC),
     MapSpec("ct", MapType.LRU_HASH, CT_KEY.size, CT_VALUE.size, 262_144),
     MapSpec("fragments", MapType.LRU_HASH, FRAGMENT_KEY.size, FRAGMENT_VALUE.size, 8192),
+    MapSpec("namespaces", MapType.HASH, ENDPOINT_KEY.size, NAMESPACE.size, 4096),
     MapSpec("denied", MapType.LRU_HASH, CT_KEY.size, DENIED_VALUE.size, 16_384),
     MapSpec("metrics", MapType.PERCPU_ARRAY, 4, METRIC.size, METRIC_REASONS * METRIC_DIRECTIONS),
     MapSpec("counters", MapType.PERCPU_ARRAY, 4, 8, len(Counter)),
@@ -492,6 +500,10 @@ def service_value(identity: int, target_port: int) -> bytes:
 
 def settings_value(helper: int) -> bytes:
     return struct.pack(SETTINGS.format, helper)
+
+
+def namespace_value(number: int) -> bytes:
+    return struct.pack(NAMESPACE.format, number)
 
 
 def meta_value(digest: bytes) -> bytes:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from bpf import netlink as nl
 
-IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
+IFLA_IFNAME, IFLA_LINKINFO, IFLA_LINK_NETNSID, IFLA_INFO_KIND = 3, 18, 37, 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA = 1, 4, 5, 9, 18
 RTN_UNICAST, RTM_F_FIB_MATCH = 1, 0x2000
 # Groups of rtnetlink: links, tc, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
 GROUPS = 0x1 | 0x8 | 0x40 | 0x80 | 0x400 | 0x40000
+NOWHERE = struct.pack("=i", -1)
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 LINK = struct.Struct("=BxHiII")
@@ -29,23 +30,27 @@ ROUTE = struct.Struct("=BBBBBBBBI")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface; `kind` is that of its driver ("veth", "dummy", ...) or ""."""
+    """An interface; `kind` is that of its driver ("veth", "dummy", ...) or "". `peer_namespace` is the number, here, of
+    the network namespace where a veth has its other end; None if that is here too."""
 
     index: int
     name: str
     kind: str
     up: bool
+    peer_namespace: int | None = None
 
 
 def _link(message: nl.Message) -> Link:
     _, _, index, flags, _ = LINK.unpack_from(message.body)
     found = nl.attributes(message.body[LINK.size :])
     info = nl.attributes(found.get(IFLA_LINKINFO, b""))
+    (number,) = struct.unpack("=i", found.get(IFLA_LINK_NETNSID, NOWHERE))
     return Link(
         index,
         nl.zero_terminated(found.get(IFLA_IFNAME, b"")),
         nl.zero_terminated(info.get(IFLA_INFO_KIND, b"")),
         bool(flags & 1),
+        number if number >= 0 else None,
     )
 
 

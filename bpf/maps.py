@@ -16,6 +16,8 @@ from bpf.layout import (
     Counter,
     Dir,
     MapSpec,
+    endpoint_key,
+    namespace_value,
     settings_value,
 )
 from bpf.redirects import Desired, Ops
@@ -77,6 +79,13 @@ class Maps:
 
     def set_helper(self, ifindex: int) -> None:
         sys.map_update(self._fds["settings"], ZERO, settings_value(ifindex))
+
+    def set_namespace(self, ifindex: int, number: int | None) -> None:
+        """Where the sockets of the pod behind this interface are: the id of its network namespace; None: unknown."""
+        if number is None:
+            sys.map_delete(self._fds["namespaces"], endpoint_key(ifindex))
+        else:
+            sys.map_update(self._fds["namespaces"], endpoint_key(ifindex), namespace_value(number))
 
     def _per_cpu(self, name: str, index: int) -> list[bytes]:
         size = (SPECS[name].value_size + 7) & ~7

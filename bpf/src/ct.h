@@ -1,8 +1,9 @@
 /* Connection tracking: one entry per endpoint and tuple, with the side that opened it, so that replies pass.
  *
  * A TCP segment with SYN and without ACK is never a reply: it is judged in its own direction, whatever an entry says.
- * The first packet seen of a connection that is older than the entry (programs loaded late, entry evicted) is taken as
- * coming from the side that opened it, unless it can only be an answer (SYN+ACK, RST, echo reply): these make no entry.
+ * Of a connection that is older than its entry (programs loaded late, entry evicted) the first packet seen may come from
+ * either side. For TCP unknown.h finds out which; else it is the one that opens. What can only be an answer (SYN+ACK,
+ * RST, echo reply) makes no entry.
  */
 #ifndef DEFLECTOR_CT_H
 #define DEFLECTOR_CT_H
@@ -101,12 +102,13 @@ static __always_inline bool is_closing(const struct ct_value *ct)
 	return (ct->forward | ct->reply) & (FLAG_FIN | FLAG_RST);
 }
 
-/* 0, or the reason why the packet is dropped. */
-static __always_inline int ct_open(const struct ct_key *key, const struct packet *p, struct ct_value *value, u64 now)
+/* Begin an entry with a packet of the side that opened, or with an answer. 0, or the reason why the packet is dropped. */
+static __always_inline int ct_open(const struct ct_key *key, const struct packet *p, struct ct_value *value, bool reply,
+				   u64 now)
 {
-	value->forward = telling_flags(p);
-	value->reply = 0;
-	value->expires = now + lifetime(key->protocol, value->forward, 0);
+	value->forward = reply ? 0 : telling_flags(p);
+	value->reply = reply ? telling_flags(p) : 0;
+	value->expires = now + lifetime(key->protocol, value->forward, value->reply);
 	if (bpf_map_update_elem_((uintptr_t)MAP(CT), (void *)key, value, BPF_ANY) < 0)
 		return REASON_CT_INSERTION_FAILED;
 	return 0;

@@ -1,4 +1,4 @@
-/* Later fragments have no ports: they borrow those of the first, if it came this way and passed. */
+/* Later fragments have no ports and no ICMP type: they borrow those of the first, if it came this way and passed. */
 #ifndef DEFLECTOR_FRAGMENTS_H
 #define DEFLECTOR_FRAGMENTS_H
 
@@ -29,6 +29,8 @@ static __always_inline int fill_ports(struct __sk_buff *skb, struct packet *p)
 		struct fragment_value value = {
 			.source_port = p->outer.source_port,
 			.destination_port = p->outer.destination_port,
+			.icmp_type = p->icmp_type,
+			.icmp_code = p->icmp_code,
 		};
 
 		bpf_map_update_elem_((uintptr_t)MAP(FRAGMENTS), &key, &value, BPF_ANY);
@@ -39,6 +41,8 @@ static __always_inline int fill_ports(struct __sk_buff *skb, struct packet *p)
 		return REASON_FRAGMENT_NOT_FOUND;
 	p->outer.source_port = found->source_port;
 	p->outer.destination_port = found->destination_port;
+	p->icmp_type = found->icmp_type;
+	p->icmp_code = found->icmp_code;
 	p->flow = p->outer;
 	return 0;
 }

@@ -12,6 +12,7 @@
 #include "parse.h"
 #include "policy.h"
 #include "proxy.h"
+#include "unknown.h"
 
 /* What becomes of a packet. A drop has a reason in the story. */
 #define FATE_PASS 0
@@ -77,13 +78,14 @@ static __always_inline int judge_related(struct __sk_buff *skb, const struct pac
 	return -1;
 }
 
-/* Ask the policy. Fills the story's identity and verdict. */
-static __always_inline int ask_policy(const struct packet *p, struct story *s, const struct endpoint *ep,
+/* Ask the policy of one direction. Against the hook's own direction the packet is an answer, and what it answers to is
+ * judged: the peer is the same, the port is that of the side that was opened to. Fills the story's identity. */
+static __always_inline int ask_policy(const struct packet *p, struct story *s, const struct endpoint *ep, u8 direction,
 				      struct decision *d)
 {
-	u8 bit = s->hook == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS;
-	__be16 port = p->outer.destination_port;
-	u8 family = p->outer.family;
+	u8 bit = direction == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS;
+	__be16 port = direction == s->hook ? p->outer.destination_port : p->outer.source_port;
+	const struct address *peer = s->hook == DIRECTION_EGRESS ? &p->outer.destination : &p->outer.source;
 	int reason;
 
 	d->verdict = VERDICT_ALLOW;
@@ -92,25 +94,26 @@ static __always_inline int ask_policy(const struct packet *p, struct story *s, c
 	d->proxy_port = 0;
 	if (!(ep->enforced & bit))
 		return 0;
-	if (s->hook == DIRECTION_EGRESS && has_ports(p->outer.protocol)) {
-		reason = translate_service(&p->outer, &s->remote, &port);
+	if (direction == DIRECTION_EGRESS && has_ports(p->outer.protocol)) {
+		reason = translate_service(peer, &p->outer, &s->remote, &port);
 		if (reason)
 			return reason;
 	}
 	if (!s->remote)
-		s->remote = identity_of(s->hook == DIRECTION_EGRESS ? &p->outer.destination : &p->outer.source, family);
+		s->remote = identity_of(peer, p->outer.family);
 	if (is_icmp(p->outer.protocol))
 		port = bpf_htons(p->icmp_type);
 	else if (!has_ports(p->outer.protocol))
 		port = 0;
-	decide(d, ep->group, s->remote, s->hook, p->outer.protocol, port);
+	decide(d, ep->group, s->remote, direction, p->outer.protocol, port);
 	return d->verdict == VERDICT_DENY ? d->reason : 0;
 }
 
-/* A packet of the side that opens (or opened) the connection: the policy is asked for each of them. */
+/* A packet of the side that opens (or opened) the connection: the policy is asked for each of them.
+ * `accepted`: nothing is known of the connection, but the proxy has accepted it. */
 static __always_inline int judge_forward(struct __sk_buff *skb, const struct packet *p, struct story *s,
 					 const struct endpoint *ep, const struct ct_key *key, struct ct_value *ct,
-					 u64 now)
+					 bool accepted, u64 now)
 {
 	bool tcp = p->outer.protocol == PROTO_TCP;
 	bool fresh = !ct || ct->direction != s->hook || (opens(p) && is_closing(ct));
@@ -121,11 +124,7 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 	s->direction = s->hook;
 	s->reply = REPLY_NO;
 	s->trace_reason = fresh ? TRACE_NEW : TRACE_ESTABLISHED;
-	/* Nothing is known of it, and it opens nothing: the proxy may have a socket for it (an upstream socket of an
-	 * egress slot, or one whose entry was evicted). Its packets are not the pod's to judge. */
-	if (tcp && !ct && !opens(p) && has_own_socket(skb, p))
-		return to_proxy_fate(s, 0);
-	reason = ask_policy(p, s, ep, &d);
+	reason = ask_policy(p, s, ep, s->hook, &d);
 	s->match_type = d.match_type;
 	s->tell_verdict = fresh && ep->enforced & (s->hook == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS);
 	if (!reason && d.verdict == VERDICT_REDIRECT && !tcp)
@@ -139,16 +138,16 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 		s->verdict = d.proxy_port;
 		value.flags = CT_PROXIED;
 		value.proxy_port = d.proxy_port;
-	}
-	/* Allowed now, but the proxy has it: it stays there to its end. */
-	if (tcp && d.verdict == VERDICT_ALLOW && ct && !fresh && ct->flags & CT_PROXIED && has_own_socket(skb, p)) {
-		s->tell_trace = ct_note(ct, p, false, now);
-		return to_proxy_fate(s, ct->proxy_port);
+	} else if (accepted) {
+		value.flags = CT_PROXIED; /* allowed now, but the proxy has it: it stays there to its end */
+	} else if (tcp && ct && !fresh && ct->flags & CT_PROXIED && has_own_socket(skb, p)) {
+		value.flags = CT_PROXIED;
+		value.proxy_port = ct->proxy_port;
 	}
 	if (fresh) {
 		s->tell_trace = 1;
 		if (!only_answers(p)) {
-			reason = ct_open(key, p, &value, now);
+			reason = ct_open(key, p, &value, false, now);
 			if (reason)
 				return drop(s, reason);
 		}
@@ -157,9 +156,50 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 		ct->flags = value.flags;
 		ct->proxy_port = value.proxy_port;
 	}
-	if (d.verdict == VERDICT_REDIRECT)
-		return to_proxy_fate(s, d.proxy_port);
+	if (value.flags & CT_PROXIED)
+		return to_proxy_fate(s, value.proxy_port);
 	return FATE_PASS;
+}
+
+/* The first packet that is seen of a connection is an answer: the connection must be allowed as it was opened. If it
+ * should be the proxy's by now, the answer waits until the side that opened it speaks, and is reset. */
+static __always_inline int judge_backward(const struct packet *p, struct story *s, const struct endpoint *ep,
+					  const struct ct_key *key, u8 direction, u64 now)
+{
+	struct ct_value value = { .direction = direction };
+	struct decision d;
+	int reason;
+
+	reply_story(s, direction);
+	reason = ask_policy(p, s, ep, direction, &d);
+	if (!reason && d.verdict == VERDICT_REDIRECT)
+		reason = REASON_SOCKET_LOOKUP_FAILED;
+	if (!reason)
+		reason = ct_open(key, p, &value, true, now);
+	if (reason) {
+		s->reply = REPLY_UNKNOWN;
+		return drop(s, reason);
+	}
+	s->tell_trace = 1;
+	return FATE_PASS;
+}
+
+/* A TCP segment that opens nothing, of a connection that is not known: older than the programs, or its entry was
+ * evicted. Whose is it? */
+static __always_inline int judge_unknown(struct __sk_buff *skb, const struct packet *p, struct story *s,
+					 const struct endpoint *ep, const struct ct_key *key, u64 now)
+{
+	u8 role = role_of_socket(skb, p, s->hook);
+	u8 direction;
+
+	if (role == ROLE_UPSTREAM)
+		return to_proxy_fate(s, 0); /* an answer to the proxy: judged when the proxy opened it */
+	if (role == ROLE_NONE && !only_answers(p)) {
+		direction = who_opened(skb, key, s->hook);
+		if (direction != s->hook)
+			return judge_backward(p, s, ep, key, direction, now);
+	}
+	return judge_forward(skb, p, s, ep, key, NULL, role == ROLE_ACCEPTED, now);
 }
 
 static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, struct story *s,
@@ -179,8 +219,10 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 		ct = NULL;
 	} else if (ct && ct->direction != s->hook && !opens(p)) {
 		return judge_reply(skb, p, s, ct, now);
+	} else if (!ct && p->outer.protocol == PROTO_TCP && !opens(p)) {
+		return judge_unknown(skb, p, s, ep, &key, now);
 	}
-	return judge_forward(skb, p, s, ep, &key, ct, now);
+	return judge_forward(skb, p, s, ep, &key, ct, false, now);
 }
 
 /* A packet of the proxy's on its way to the pod: remember what the answers are, and let it pass. */
@@ -205,7 +247,7 @@ static __always_inline int pass_upstream(struct __sk_buff *skb, const struct pac
 	s->tell_trace = 1;
 	if (only_answers(p))
 		return FATE_PASS;
-	reason = ct_open(&key, p, &value, now);
+	reason = ct_open(&key, p, &value, false, now);
 	return reason ? drop(s, reason) : FATE_PASS;
 }
 

@@ -112,6 +112,14 @@ struct fragment_key {
 struct fragment_value {
 	__be16 source_port;
 	__be16 destination_port;
+	u8 icmp_type;
+	u8 icmp_code;
+	u16 pad;
+};
+
+/* namespaces: where a pod's sockets are, by the interface index of its host-side veth (struct endpoint_key) */
+struct namespace {
+	s32 id; /* as the network namespace of the host numbers it */
 };
 
 /* denied: when a drop of this tuple was last told, so that a flood is counted instead of told */

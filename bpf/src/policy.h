@@ -70,12 +70,14 @@ static __always_inline void decide(struct decision *d, u32 group, u32 identity, 
 	}
 }
 
-/* Egress to a service is judged by its backends. Returns 0, or the reason why the packet is dropped. */
-static __always_inline int translate_service(const struct tuple *t, u32 *identity, __be16 *port)
+/* Egress to a service is judged by its backends. `port` is that of the service, then of the backend.
+ * Returns 0, or the reason why the packet is dropped. */
+static __always_inline int translate_service(const struct address *address, const struct tuple *t, u32 *identity,
+					     __be16 *port)
 {
 	struct service_key key = {
-		.address = t->destination,
-		.port = t->destination_port,
+		.address = *address,
+		.port = *port,
 		.protocol = t->protocol,
 		.family = t->family,
 	};

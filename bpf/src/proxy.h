@@ -32,12 +32,13 @@ static __always_inline int socket_tuple(struct bpf_sock_tuple *st, const struct 
 	return sizeof(st->ipv6);
 }
 
-static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, struct bpf_sock_tuple *st, u8 family)
+/* `namespace` is the id of a network namespace as this one numbers it, or BPF_F_CURRENT_NETNS. */
+static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, struct bpf_sock_tuple *st, u8 family, s32 namespace)
 {
 	/* the length must be a constant on each path for the verifier */
 	if (family == 4)
-		return bpf_skc_lookup_tcp(skb, st, sizeof(st->ipv4), BPF_F_CURRENT_NETNS, 0);
-	return bpf_skc_lookup_tcp(skb, st, sizeof(st->ipv6), BPF_F_CURRENT_NETNS, 0);
+		return bpf_skc_lookup_tcp(skb, st, sizeof(st->ipv4), namespace, 0);
+	return bpf_skc_lookup_tcp(skb, st, sizeof(st->ipv6), namespace, 0);
 }
 
 /* The connection's own socket: established, opening (also a request socket) or closing. Release it.
@@ -48,7 +49,7 @@ static __always_inline struct bpf_sock *own_socket(struct __sk_buff *skb, const 
 	struct bpf_sock *sk;
 
 	socket_tuple(&st, &p->flow);
-	sk = lookup(skb, &st, p->flow.family);
+	sk = lookup(skb, &st, p->flow.family, BPF_F_CURRENT_NETNS);
 	if (!sk)
 		return NULL;
 	if (sk->state == TCP_LISTEN_STATE) {
@@ -92,7 +93,7 @@ static __always_inline struct bpf_sock *proxy_listener(struct __sk_buff *skb, co
 	t.destination.word[2] = 0;
 	t.destination.word[3] = t.family == 4 ? 0 : bpf_htonl(1);
 	socket_tuple(&st, &t);
-	sk = lookup(skb, &st, t.family);
+	sk = lookup(skb, &st, t.family, BPF_F_CURRENT_NETNS);
 	if (!sk)
 		return NULL;
 	if (sk->state != TCP_LISTEN_STATE) {

@@ -13,6 +13,7 @@ from bpf.layout import Event, EventType
 from bpf.links import host_addresses
 from bpf.loader import Loaded, Options
 from bpf.redirects import Desired, desired
+from bpf.sys import map_delete_all
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -127,8 +128,16 @@ class Stage:
     def redirect(self, slot: str, *names: str) -> PeerRule:
         return PeerRule(self._identities(names), Verdict.REDIRECT, rule_set=RuleSet(), slot=slot)
 
+    def service(self, address: str, port: int, backend: str | None, target: int) -> ServiceAddress:
+        return ServiceAddress(address, port, Protocol.TCP, self.peers[backend] if backend else 0, target)
+
     def _identities(self, names: Iterable[str]) -> tuple[int, ...]:
         return tuple(sorted(self.peers[name] for name in names)) or (IDENTITY_ANY,)
+
+    def forget_connections(self) -> None:
+        """As if every entry of connection tracking had been evicted."""
+        maps = self.datapath.maps
+        map_delete_all(maps.fd("ct"), [key for key, _ in maps.entries("ct")])
 
     # --- what was seen ---
 

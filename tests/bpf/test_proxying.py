@@ -12,6 +12,7 @@ from bpf.layout import (
     MARK_EGRESS_ANSWER,
     MARK_EGRESS_UPSTREAM,
     MARK_INGRESS_ANSWER,
+    MARK_INGRESS_UPSTREAM,
     Dir,
     EventType,
     Match,
@@ -19,11 +20,12 @@ from bpf.layout import (
     Reason,
     Reply,
 )
+from policies.ir import DirectionPolicy
 from policies.types import Protocol
 from tests.bpf.frames import ipv4, send_frame
 from tests.bpf.galaxy import NODE4, WORLD4, inside, run
 from tests.bpf.proxy import IP_TRANSPARENT, SO_MARK, StandInProxy
-from tests.bpf.stage import CLOSED, Stage
+from tests.bpf.stage import CLOSED, OPEN, Stage
 
 pytestmark = pytest.mark.privileged
 SYN = 0x02
@@ -196,6 +198,51 @@ def test_a_proxied_connection_ends_when_its_peer_is_denied(stage: Stage) -> None
         stage.enforce("server", ingress=CLOSED)
         with pytest.raises(TimeoutError):
             asks(connection)
+
+
+@pytest.mark.parametrize("verdict", ["denied", "allowed", "redirected"])
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_policy_is_asked_before_the_proxys_socket(stage: Stage, side: str, verdict: str) -> None:
+    """The entry of a proxied connection was evicted: that the proxy still has a socket for it does not allow it."""
+    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
+    slot, peer, port = ("in", "client", 15001) if side == "server" else ("out", "server", 15002)
+
+    def enforce(policy: DirectionPolicy) -> None:
+        ingress, egress = (policy, OPEN) if side == "server" else (OPEN, policy)
+        stage.enforce(side, ingress, egress, {slot: port})
+
+    enforce(stage.on(Protocol.TCP, 80, stage.redirect(slot, peer)))
+    with stage.galaxy.connect(client.namespace, (server.v4, 80), QUICK) as connection:
+        assert asks(connection)[0] == "proxy"
+        if verdict == "allowed":
+            enforce(stage.on(Protocol.TCP, 80, stage.allow(peer)))
+        elif verdict == "denied":
+            enforce(CLOSED)
+        for _ in range(2):
+            stage.forget_connections()
+            if verdict != "denied":
+                assert asks(connection)[0] == "proxy"
+                continue
+            with pytest.raises(TimeoutError):
+                asks(connection)
+        assert verdict != "denied" or stage.wait_drop(Reason.POLICY_DENIED, destination_port=80)
+
+
+def test_answers_to_the_proxy_reach_it_without_an_entry(stage: Stage) -> None:
+    """Its upstream sockets have the clients' addresses; the pod that answers is closed in every direction."""
+    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
+    stage.enforce("server", ingress=CLOSED, egress=CLOSED)
+    with inside(stage.galaxy.node):
+        upstream = socket.socket()
+    with upstream:
+        upstream.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        upstream.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK_INGRESS_UPSTREAM)
+        upstream.bind((client.v4, 0))
+        upstream.settimeout(5)
+        upstream.connect((server.v4, 80))
+        assert asks(upstream) == ["direct"]
+        stage.forget_connections()
+        assert asks(upstream) == ["direct"]
 
 
 def test_a_proxied_connection_moves_with_its_slots_port(stage: Stage) -> None:
