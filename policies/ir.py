@@ -18,7 +18,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from policies.types import ALL_PORTS, IDENTITY_ANY, Direction, Origin, PortRange, Protocol
 
@@ -31,6 +31,24 @@ class Verdict(StrEnum):
     REDIRECT = "redirect"
 
 
+REDACTED = "[redacted]"
+
+
+class Secret(str):
+    """A header's value that came from a Kubernetes Secret: compared and sent like any text, never shown as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return REDACTED
+
+    def __str__(self) -> str:
+        return REDACTED
+
+    def __format__(self, _: str) -> str:
+        return REDACTED
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderMatch:
     """`value` is compared exactly with the comma-joined header; an absent value (None) asks for presence."""
@@ -38,12 +56,42 @@ class HeaderMatch:
     name: str
     value: str | None = None
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.name, "" if self.value is None else "=" + self.value)
+
+
+class Mismatch(StrEnum):
+    """What a request whose header is not as expected is made to look like; it passes all the same."""
+
+    LOG = "LOG"
+    ADD = "ADD"
+    DELETE = "DELETE"
+    REPLACE = "REPLACE"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderAction:
+    """An entry of headerMatches with a mismatch action (facts 4.3); one without (FAIL) is a HeaderMatch."""
+
+    name: str
+    mismatch: Mismatch
+    value: str | None = None  # None expects presence
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.name, self.mismatch + ("" if self.value is None else "=" + self.value))
+
+
+MatchKey: TypeAlias = tuple[str, str, str, tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], str]
+
 
 @dataclass(frozen=True, slots=True)
 class HttpRule:
     """One entry of rules.http: RE2 patterns, full match; "" is any value. Fields are ANDed.
 
     `path` is matched against `:path` with its query string, `host` against `:authority` with its port.
+    `header_actions` are taken, in their order, when all else matches; they decide nothing about the verdict.
     """
 
     method: str = ""
@@ -51,20 +99,24 @@ class HttpRule:
     host: str = ""
     headers: tuple[HeaderMatch, ...] = ()
     origins: tuple[Origin, ...] = ()  # who asks for it: equal rules of several policies are one rule
+    header_actions: tuple[HeaderAction, ...] = ()
+    unavailable: str = ""  # why the rule matches nothing for now: a secret that it needs is not there
 
     @property
-    def match_key(self) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
-        """What the rule matches, without where it comes from; also its sort key."""
+    def match_key(self) -> MatchKey:
+        """What the rule matches and does, without where it comes from; also its sort key. Not to be shown: secrets."""
         return (
             self.method,
             self.path,
             self.host,
-            tuple((h.name, "" if h.value is None else f"={h.value}") for h in self.headers),
+            tuple(h.key for h in self.headers),
+            tuple(a.key for a in self.header_actions),
+            self.unavailable,
         )
 
     @property
     def is_wildcard(self) -> bool:
-        return not (self.method or self.path or self.host or self.headers)
+        return not (self.method or self.path or self.host or self.headers or self.unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +141,7 @@ class RuleSet:
 
     def digest(self) -> str:
         """Content hash (hex, 16 digits): equal sets, equal digest."""
-        text = json.dumps(_plain(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps([_plain(self), [rule.match_key for rule in self.http]], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -266,6 +318,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Protocol):
         return value.name
+    if isinstance(value, Secret):
+        return REDACTED
     if isinstance(value, StrEnum):
         return value.value  # yaml.safe_dump takes no subclasses of str
     if isinstance(value, tuple):

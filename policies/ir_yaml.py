@@ -1,6 +1,6 @@
 """The IR from the plain data of `NodePolicy.to_dict`: what golden files hold, read back. Pure.
 
-`node_from_dict(node.to_dict()) == node` for every node that the compiler makes.
+`node_from_dict(node.to_dict()) == node` for every node that the compiler makes, but for secrets, which are not written.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from policies.ir import (
+    REDACTED,
     Address,
     DirectionPolicy,
     Endpoint,
     EndpointPolicy,
+    HeaderAction,
     HeaderMatch,
     HttpRule,
+    Mismatch,
     NodePolicy,
     PeerRule,
     PortPolicy,
     RuleSet,
+    Secret,
     ServiceAddress,
     Slot,
     SlotState,
@@ -77,9 +81,19 @@ def _rule_set(plain: Plain) -> RuleSet:
 
 
 def _http(plain: Plain) -> HttpRule:
-    headers = tuple(HeaderMatch(**item) for item in plain.get("headers", ()))
-    method, path, host = (plain.get(name, "") for name in ("method", "path", "host"))
-    return HttpRule(method, path, host, headers, _origins(plain.get("origins", ())))
+    headers = tuple(HeaderMatch(item["name"], _header_value(item)) for item in plain.get("headers", ()))
+    actions = tuple(
+        HeaderAction(item["name"], Mismatch(item["mismatch"]), _header_value(item))
+        for item in plain.get("header_actions", ())
+    )
+    method, path, host, unavailable = (plain.get(name, "") for name in ("method", "path", "host", "unavailable"))
+    return HttpRule(method, path, host, headers, _origins(plain.get("origins", ())), actions, unavailable)
+
+
+def _header_value(plain: Plain) -> str | None:
+    """A secret was written as REDACTED, and is read as a secret of that text."""
+    value: str | None = plain.get("value")
+    return Secret(value) if value == REDACTED else value
 
 
 def _slot(plain: Plain) -> Slot:

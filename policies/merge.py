@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -183,7 +183,7 @@ def _rule_set(shapes: tuple[Shape, ...]) -> RuleSet:
         known = union.get(rule.match_key)
         if known is not None and known.origins != rule.origins:
             origins = tuple(sorted({*known.origins, *rule.origins}))
-            rule = HttpRule(rule.method, rule.path, rule.host, rule.headers, origins)
+            rule = replace(rule, origins=origins)
         union[rule.match_key] = rule
     return RuleSet(tuple(sorted(union.values(), key=lambda rule: rule.match_key)), wildcard)
 
