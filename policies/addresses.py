@@ -92,14 +92,14 @@ def _frontends(service: Service) -> Iterator[tuple[str, ServicePort]]:
 def _frontend(address: str, port: ServicePort, slices: Iterable[EndpointSlice], book: AddressBook) -> ServiceAddress:
     found = {
         (book.identity(backend), target)
-        for backend, target in _backends(slices, port)
+        for backend, target in service_backends(slices, port)
         if (":" in backend) == (":" in address)
     }
     identity, target = found.pop() if len(found) == 1 else (IDENTITY_UNKNOWN, 0)
     return ServiceAddress(address, port.port, port.protocol, identity, target)
 
 
-def _backends(slices: Iterable[EndpointSlice], port: ServicePort) -> list[tuple[str, int]]:
+def service_backends(slices: Iterable[EndpointSlice], port: ServicePort) -> list[tuple[str, int]]:
     """Addresses and target ports that new connections go to: ready ones, else those that still serve (kube-proxy)."""
     candidates: list[tuple[Backend, int]] = [
         (backend, piece.ports[port.name, port.protocol])
