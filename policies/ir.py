@@ -8,19 +8,27 @@
       Slot (a rule set and the state it is in)
       Endpoint, Address, ServiceAddress (who lives where)
 
-Everything is frozen and ordered, so that the same input gives the same bytes. Imports the standard library and
-policies.types only: this file is a leaf (STYLE 2). `to_dict` is the form of the golden files.
+Everything is frozen and ordered, so that the same input gives the same bytes. Imports the standard library,
+policies.types and the bitmaps that identity sets are (docs/decisions/0007) only: this file is a leaf. `to_dict` is the
+form of the golden files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
 
-from policies.types import ALL_PORTS, IDENTITY_ANY, Direction, Origin, PortRange, Protocol
+from pyroaring import FrozenBitMap
+
+from policies.types import ALL_PORTS, ICMP_TYPE_MAX, IDENTITY_ANY, Direction, Origin, PortRange, Protocol
+
+_ICMP: Final = (Protocol.ICMP, Protocol.ICMPV6)
+WILDCARD: Final = FrozenBitMap([IDENTITY_ANY])
 
 
 class Verdict(StrEnum):
@@ -149,27 +157,34 @@ class RuleSet:
 class PeerRule:
     """What holds for these identities on the port of the PortPolicy around it.
 
-    `identities` is sorted; (0,) means every identity that no other PeerRule of the same PortPolicy names.
-    A redirect carries its rule set and, once policies.slots has assigned one, the name of its slot.
+    `identities` is an immutable set that iterates in order (made of any numbers that are given); {0} means every
+    identity that no other PeerRule of the same PortPolicy names. `origins` are the clauses that decide: of a denial
+    those that deny. A redirect carries its rule set and, once policies.slots has assigned one, the name of its slot.
     """
 
-    identities: tuple[int, ...]
+    identities: FrozenBitMap
     verdict: Verdict
     origins: tuple[Origin, ...] = ()
     rule_set: RuleSet | None = None
     slot: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.identities, FrozenBitMap):
+            object.__setattr__(self, "identities", FrozenBitMap(self.identities))
+
     @property
     def is_wildcard(self) -> bool:
-        return self.identities == (IDENTITY_ANY,)
+        return self.identities == WILDCARD
 
 
 @dataclass(frozen=True, slots=True)
 class PortPolicy:
-    """Peers on one protocol and port range. Ranges of one protocol never overlap within a DirectionPolicy.
+    """Peers on one protocol and port range, which is a range of types for ICMP and ICMPV6. Ranges of one protocol never
+    overlap within a DirectionPolicy.
 
-    A PortPolicy of a protocol is complete: it already contains what Protocol.ANY allows, so an enforcer takes the most
-    specific PortPolicy that names the identity (or its wildcard) and looks no further.
+    What it says of an identity is complete: what Protocol.ANY says of it is already in it. Whom it does not name is
+    judged by Protocol.ANY; if it has a wildcard it names everybody whom Protocol.ANY names. So an enforcer takes the
+    most specific PortPolicy that names the identity, else the most specific one with a wildcard, and looks no further.
     """
 
     protocol: Protocol
@@ -251,9 +266,17 @@ class ServiceAddress:
     target_port: int
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyLog:
+    """What the author of a policy wants to read in the flows that this clause decides (`log.value`)."""
+
+    origin: Origin
+    value: str
+
+
 @dataclass(frozen=True, slots=True)
 class NodePolicy:
-    """All that this node enforces. `revision` counts accepted policy states."""
+    """All that this node enforces. `revision` counts accepted policy states; `logs` has each origin at most once."""
 
     revision: int
     policies: tuple[EndpointPolicy, ...] = ()
@@ -261,6 +284,7 @@ class NodePolicy:
     addresses: tuple[Address, ...] = ()
     services: tuple[ServiceAddress, ...] = ()
     slots: tuple[Slot, ...] = ()
+    logs: tuple[PolicyLog, ...] = ()
 
     def validate(self) -> None:
         """Raise ValueError naming everything that contradicts the laws of the IR; nothing is raised for a good one."""
@@ -280,6 +304,10 @@ def _problems(node: NodePolicy) -> list[str]:
     slots = {slot.name for slot in node.slots}
     if len(slots) != len(node.slots):
         found.append("slot names are not unique")
+    if len({entry.prefix for entry in node.addresses}) != len(node.addresses):
+        found.append("a prefix has two identities")
+    if len({policy.group for policy in node.policies}) != len(node.policies):
+        found.append("a group has two policies")
     for policy in node.policies:
         for direction in Direction:
             where = f"group {policy.group} {direction}"
@@ -287,28 +315,45 @@ def _problems(node: NodePolicy) -> list[str]:
     return found
 
 
-def _direction_problems(where: str, policy: DirectionPolicy, slots: set[str]) -> list[str]:
-    found: list[str] = []
-    last: dict[Protocol, int] = {}
-    for port in sorted(policy.ports, key=lambda p: (p.protocol, p.ports)):
+def _direction_problems(where: str, policy: DirectionPolicy, slots: set[str]) -> Iterator[str]:
+    if policy.ports and not policy.enforced:
+        yield f"{where}: has ports, but is not enforced"
+    for before, after in pairwise(policy.ports):
+        if (before.protocol, before.ports.last) >= (after.protocol, after.ports.first):
+            yield f"{where} {after.protocol.name} {after.ports}: overlaps or precedes the range before it"
+    everywhere = [peer for port in policy.ports if port.protocol is Protocol.ANY for peer in port.peers]
+    named_everywhere = FrozenBitMap.union(FrozenBitMap(), *(peer.identities for peer in everywhere)) - WILDCARD
+    for port in policy.ports:
         here = f"{where} {port.protocol.name} {port.ports}"
         if port.protocol is Protocol.ANY and port.ports != ALL_PORTS:
-            found.append(f"{here}: protocol ANY covers all ports")
-        if port.ports.first <= last.get(port.protocol, -1):
-            found.append(f"{here}: overlaps the range before it")
-        last[port.protocol] = port.ports.last
-        seen: set[int] = set()
-        for peer in port.peers:
-            if seen & set(peer.identities):
-                found.append(f"{here}: an identity is in two peer rules")
-            seen |= set(peer.identities)
-            if list(peer.identities) != sorted(set(peer.identities)) or not peer.identities:
-                found.append(f"{here}: identities are empty or unsorted")
-            if (peer.verdict is Verdict.REDIRECT) != (peer.rule_set is not None):
-                found.append(f"{here}: a redirect has a rule set, and nothing else has")
-            if peer.slot and peer.slot not in slots:
-                found.append(f"{here}: slot {peer.slot} does not exist")
-    return found
+            yield f"{here}: protocol ANY covers all ports"
+        if port.protocol in _ICMP and port.ports != ALL_PORTS and port.ports.last > ICMP_TYPE_MAX:
+            yield f"{here}: ICMP types end at {ICMP_TYPE_MAX}"
+        named = FrozenBitMap.union(FrozenBitMap(), *(peer.identities for peer in port.peers))
+        if IDENTITY_ANY in named and not named_everywhere <= named:
+            yield f"{here}: has a wildcard, but does not name all whom protocol ANY names"
+        for problem in _peer_problems(port, slots):
+            yield f"{here}: {problem}"
+
+
+def _peer_problems(port: PortPolicy, slots: set[str]) -> Iterator[str]:
+    seen = FrozenBitMap()
+    last = -1
+    for peer in port.peers:
+        if not peer.identities:
+            yield "a peer rule is of nobody"
+            continue
+        if not seen.isdisjoint(peer.identities):
+            yield "an identity is in two peer rules"
+        if peer.identities[0] < last:
+            yield "peer rules are not in order"
+        if IDENTITY_ANY in peer.identities and not peer.is_wildcard:
+            yield "the wildcard is in a rule of its own"
+        if (peer.verdict is Verdict.REDIRECT) != (peer.rule_set is not None):
+            yield "a redirect has a rule set, and nothing else has"
+        if peer.slot and peer.slot not in slots:
+            yield f"slot {peer.slot} does not exist"
+        seen, last = seen | peer.identities, peer.identities[0]
 
 
 def _plain(value: Any) -> Any:
@@ -322,6 +367,8 @@ def _plain(value: Any) -> Any:
         return REDACTED
     if isinstance(value, StrEnum):
         return value.value  # yaml.safe_dump takes no subclasses of str
+    if isinstance(value, FrozenBitMap):
+        return list(value)
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if hasattr(value, "__dataclass_fields__"):

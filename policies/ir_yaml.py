@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pyroaring import FrozenBitMap
+
 from policies.ir import (
     REDACTED,
     Address,
@@ -20,6 +22,7 @@ from policies.ir import (
     Mismatch,
     NodePolicy,
     PeerRule,
+    PolicyLog,
     PortPolicy,
     RuleSet,
     Secret,
@@ -48,6 +51,7 @@ def node_from_dict(plain: Plain) -> NodePolicy:
             for s in plain.get("services", ())
         ),
         slots=tuple(_slot(item) for item in plain.get("slots", ())),
+        logs=tuple(PolicyLog(_origin(item["origin"]), item["value"]) for item in plain.get("logs", ())),
     )
 
 
@@ -68,7 +72,7 @@ def _port_policy(plain: Plain) -> PortPolicy:
 def _peer_rule(plain: Plain) -> PeerRule:
     rules = plain.get("rule_set")
     return PeerRule(
-        identities=tuple(plain["identities"]),
+        identities=FrozenBitMap(plain["identities"]),
         verdict=Verdict(plain["verdict"]),
         origins=_origins(plain.get("origins", ())),
         rule_set=_rule_set(rules) if rules is not None else None,

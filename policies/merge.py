@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
-from pyroaring import BitMap
+from pyroaring import BitMap, FrozenBitMap
 
-from policies.ir import HttpRule, PeerRule, PortPolicy, RuleSet, Verdict
+from policies.ir import WILDCARD, HttpRule, PeerRule, PortPolicy, RuleSet, Verdict
 from policies.rules import Clause, ToPorts
 from policies.selectors import Selection
-from policies.types import ALL_PORTS, IDENTITY_ANY, IDENTITY_HOST, PORT_MAX, Origin, PortRange, Protocol
+from policies.types import ALL_PORTS, IDENTITY_HOST, PORT_MAX, Origin, PortRange, Protocol
 
 # ANY with a port stands for the protocols that have ports (facts 3.4).
 _WITH_PORTS: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
@@ -107,7 +107,7 @@ def merge(clauses: Iterable[BoundClause], implicit: Implicit, rule_sets: RuleSet
     for protocol, ports, covering in found:
         peers = _peer_rules(covering, implicit.allow_host, rule_sets)
         if protocol is Protocol.ANY and implicit.denied_by and not any(peer.is_wildcard for peer in peers):
-            peers = [PeerRule((IDENTITY_ANY,), Verdict.DENY, implicit.denied_by), *peers]
+            peers = [PeerRule(WILDCARD, Verdict.DENY, implicit.denied_by), *peers]
         if peers:
             policies.append(PortPolicy(protocol, ports, tuple(peers)))
     return tuple(policies)
@@ -132,17 +132,17 @@ def _pieces(entries: Sequence[_Entry]) -> Iterator[tuple[PortRange, list[_Entry]
 def _peer_rules(entries: Sequence[_Entry], allow_host: bool, rule_sets: RuleSets) -> list[PeerRule]:
     """Disjoint identity sets and what holds for each, the wildcard first, then by identity."""
     anybody = tuple(shape for shape, members in entries if members is None)
-    rules = [_peer_rule((IDENTITY_ANY,), anybody, rule_sets)] if anybody else []
+    rules = [_peer_rule(WILDCARD, anybody, rule_sets)] if anybody else []
     named = [(shape, members) for shape, members in entries if members is not None]
     if allow_host:
-        rules.append(PeerRule((IDENTITY_HOST,), Verdict.ALLOW, (ALLOW_LOCALHOST,)))
+        rules.append(PeerRule(FrozenBitMap([IDENTITY_HOST]), Verdict.ALLOW, (ALLOW_LOCALHOST,)))
     for identities, indexes in _classes([members for _, members in named]):
         if allow_host:
             identities = [identity for identity in identities if identity != IDENTITY_HOST]
         if identities:
             covering = (*anybody, *(named[i][0] for i in indexes))
-            rules.append(_peer_rule(tuple(identities), covering, rule_sets))
-    return sorted(rules, key=lambda rule: rule.identities)
+            rules.append(_peer_rule(FrozenBitMap(identities), covering, rule_sets))
+    return sorted(rules, key=lambda rule: rule.identities[0])
 
 
 def _classes(sets: Sequence[BitMap]) -> Iterator[tuple[list[int], list[int]]]:
@@ -165,7 +165,7 @@ def _classes(sets: Sequence[BitMap]) -> Iterator[tuple[list[int], list[int]]]:
         yield identities, sorted(i for bit, indexes in enumerate(groups) if mask >> bit & 1 for i in indexes)
 
 
-def _peer_rule(identities: tuple[int, ...], shapes: tuple[Shape, ...], rule_sets: RuleSets) -> PeerRule:
+def _peer_rule(identities: FrozenBitMap, shapes: tuple[Shape, ...], rule_sets: RuleSets) -> PeerRule:
     """A request is judged only where no allow without L7 covers the same peer and port; else the proxy only watches."""
     origins = tuple(sorted({shape.origin for shape in shapes}))
     if not any(shape.http for shape in shapes):

@@ -23,6 +23,11 @@ IDENTITY_WORLD_IPV4 = 9
 IDENTITY_WORLD_IPV6 = 10
 IDENTITY_FIRST_ALLOCATED = 256
 IDENTITY_LAST_ALLOCATED = 65535
+# Of this node only: prefixes that policies speak of, and nodes with labels (facts 2.5).
+IDENTITY_FIRST_LOCAL = (1 << 24) + 1
+IDENTITY_LAST_LOCAL = (1 << 24) + 0xFFFF
+IDENTITY_FIRST_NODE = (2 << 24) + 1
+IDENTITY_LAST_NODE = (2 << 24) + 0xFFFF
 
 RESERVED_LABELS: dict[int, tuple[str, ...]] = {
     IDENTITY_UNKNOWN: ("reserved:unknown",),
@@ -58,6 +63,7 @@ class Protocol(IntEnum):
 
 
 PORT_MAX = 65535
+ICMP_TYPE_MAX = 255
 
 
 @dataclass(frozen=True, slots=True, order=True)
