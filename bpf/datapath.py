@@ -11,19 +11,22 @@ import json
 import os
 import subprocess
 import sys as python
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bpf import attach as hooks
 from bpf import host, loader, sys
 from bpf.attach import Hook
+from bpf.changes import Ops, diff
+from bpf.entries import Desired
 from bpf.layout import PROGRAMS, RING_BYTES, Counter
 from bpf.links import link_by_index, link_by_name
 from bpf.loader import Loaded, LoadError, Options
 from bpf.maps import Maps, MapsError, Metric
 from bpf.netlink import NetlinkError
-from bpf.redirects import Desired, Ops, diff
+from bpf.redirects import DoesNotFit, desired
 from bpf.ringbuf import Ring
+from policies.ir import NodePolicy
 
 LOAD_SECONDS = 120.0  # compiling takes 2 s on an idle core
 HOOKS = ((Hook.INGRESS, "from_pod"), (Hook.EGRESS, "to_pod"))
@@ -144,6 +147,16 @@ class Datapath:
         if self._realized is None:
             self._realized = self.maps.realized()
         return self._realized
+
+    def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
+        """Make the kernel hold this policy; `ports` is slot name -> proxy port. Returns a line for each thing that the
+        maps have no room for and that is closed instead. DatapathError as apply()."""
+        try:
+            wanted = desired(node, ports, self.realized)
+        except DoesNotFit as error:
+            raise DatapathError(f"data path: {error}") from error
+        self.apply(wanted)
+        return wanted.closed
 
     def apply(self, wanted: Desired) -> Ops:
         """Make it so; returns what changed. DatapathError if a map refuses: the next call starts from what is there.

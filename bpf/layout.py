@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -368,15 +369,19 @@ class MapSpec:
 META_BYTES = 40  # u32 layout version, 4 bytes zero, SHA-256 of the programs
 RING_BYTES = 4 << 20  # 40,000 events: a second of drops at line rate is more, and the rest is counted
 
+# How many entries the agent may put into a map. The kernel gets room for twice as many: new entries are written before
+# old ones are deleted.
+CAPACITY = {"endpoints": 4096, "ipcache": 512_000, "policy": 1_000_000, "services": 65_536}
+
 # The order gives each map the number by which programs name it: append only, or raise LAYOUT_VERSION.
 MAPS = (
-    MapSpec("endpoints", MapType.HASH, ENDPOINT_KEY.size, ENDPOINT.size, 4096),
-    MapSpec("ipcache", MapType.LPM_TRIE, IPCACHE_KEY.size, IPCACHE_VALUE.size, 512_000, NO_PREALLOC),
-    MapSpec("policy", MapType.LPM_TRIE, POLICY_KEY.size, POLICY_VALUE.size, 1_000_000, NO_PREALLOC),
-    MapSpec("services", MapType.HASH, SERVICE_KEY.size, SERVICE_VALUE.size, 65_536, NO_PREALLOC),
+    MapSpec("endpoints", MapType.HASH, ENDPOINT_KEY.size, ENDPOINT.size, 2 * CAPACITY["endpoints"]),
+    MapSpec("ipcache", MapType.LPM_TRIE, IPCACHE_KEY.size, IPCACHE_VALUE.size, 2 * CAPACITY["ipcache"], NO_PREALLOC),
+    MapSpec("policy", MapType.LPM_TRIE, POLICY_KEY.size, POLICY_VALUE.size, 2 * CAPACITY["policy"], NO_PREALLOC),
+    MapSpec("services", MapType.HASH, SERVICE_KEY.size, SERVICE_VALUE.size, 2 * CAPACITY["services"], NO_PREALLOC),
     MapSpec("ct", MapType.LRU_HASH, CT_KEY.size, CT_VALUE.size, 262_144),
     MapSpec("fragments", MapType.LRU_HASH, FRAGMENT_KEY.size, FRAGMENT_VALUE.size, 8192),
-    MapSpec("namespaces", MapType.HASH, ENDPOINT_KEY.size, NAMESPACE.size, 4096),
+    MapSpec("namespaces", MapType.HASH, ENDPOINT_KEY.size, NAMESPACE.size, 2 * CAPACITY["endpoints"]),
     MapSpec("denied", MapType.LRU_HASH, CT_KEY.size, DENIED_VALUE.size, 16_384),
     MapSpec("metrics", MapType.PERCPU_ARRAY, 4, METRIC.size, METRIC_REASONS * METRIC_DIRECTIONS),
     MapSpec("counters", MapType.PERCPU_ARRAY, 4, 8, len(Counter)),
@@ -437,6 +442,9 @@ _IPCACHE_KEY = struct.Struct(IPCACHE_KEY.format)
 _IPCACHE_VALUE = struct.Struct(IPCACHE_VALUE.format)
 _POLICY_KEY = struct.Struct(POLICY_KEY.format)
 _POLICY_VALUE = struct.Struct(POLICY_VALUE.format)
+_IDENTITY = struct.Struct("=I")
+_PREFIX = struct.Struct("=I")
+_IDENTITY_AT = dict(POLICY_KEY.offsets())["identity"]
 _SERVICE_KEY = struct.Struct(SERVICE_KEY.format)
 _SERVICE_VALUE = struct.Struct(SERVICE_VALUE.format)
 
@@ -459,6 +467,12 @@ def ipcache_key(prefix: str) -> bytes:
     )
 
 
+def prefix_length(key: bytes) -> int:
+    """Of a packed key of an LPM map, in bits, with those that come before the address or port."""
+    length: int = _PREFIX.unpack_from(key)[0]
+    return length
+
+
 def ipcache_value(identity: int) -> bytes:
     return _IPCACHE_VALUE.pack(identity)
 
@@ -478,6 +492,12 @@ class PolicyKey:
         return _POLICY_KEY.pack(
             self.bits, self.group, self.identity, self.direction, self.protocol, port_bytes(self.port)
         )
+
+    def pack_all(self, identities: Sequence[int]) -> bytes:
+        """This key for each of these identities instead of its own, one after the other."""
+        raw = self.pack()
+        head, tail = raw[:_IDENTITY_AT], raw[_IDENTITY_AT + 4 :]
+        return head + (tail + head).join(map(_IDENTITY.pack, identities)) + tail if identities else b""
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpf import sys
+from bpf.changes import Ops, Step
+from bpf.entries import Desired, group_entries
 from bpf.layout import (
     MAPS,
     METRIC,
@@ -20,7 +22,6 @@ from bpf.layout import (
     namespace_value,
     settings_value,
 )
-from bpf.redirects import Desired, Ops
 
 SPECS = {spec.name: spec for spec in MAPS}
 ZERO = struct.pack("=I", 0)
@@ -62,20 +63,30 @@ class Maps:
 
     def realized(self) -> Desired:
         """What the kernel holds now."""
-        return Desired(*(dict(self.entries(name)) for name in ("endpoints", "ipcache", "policy", "services")))
+        endpoints, ipcache, services = (dict(self.entries(name)) for name in ("endpoints", "ipcache", "services"))
+        return Desired(endpoints, ipcache, group_entries(*self._packed("policy")), services)
 
     def entries(self, name: str) -> list[tuple[bytes, bytes]]:
         return list(sys.map_entries(self._fds[name], SPECS[name]))
 
+    def _packed(self, name: str) -> tuple[bytes, bytes]:
+        """All keys and all values."""
+        return sys.map_contents(self._fds[name], SPECS[name])
+
     def apply(self, ops: Ops) -> None:
         """Take the steps in order. MapsError at the first that fails: every lookup then still gives what the old or
-        the new policy says (see redirects), but what is realised must be read again."""
+        the new policy says (see changes), but what is realised must be read again."""
         for step in ops.steps:
             try:
-                sys.map_update_all(self._fds[step.map], step.writes)
-                sys.map_delete_all(self._fds[step.map], step.deletes)
+                self._take(step)
             except OSError as error:
-                raise MapsError(_explain(SPECS[step.map], len(step.writes), error)) from error
+                raise MapsError(_explain(SPECS[step.map], step.count, error)) from error
+
+    def _take(self, step: Step) -> None:
+        if step.values:
+            sys.map_update_all(self._fds[step.map], SPECS[step.map], step.keys, step.values)
+        else:
+            sys.map_delete_all(self._fds[step.map], SPECS[step.map], step.keys)
 
     def set_helper(self, ifindex: int) -> None:
         sys.map_update(self._fds["settings"], ZERO, settings_value(ifindex))

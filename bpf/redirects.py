@@ -1,26 +1,23 @@
-"""NodePolicy + proxy ports -> the map entries that should be, and the steps from those that are. Pure.
+"""NodePolicy + proxy ports -> the map entries that should be. Pure.
 
-The steps are ordered so that at no moment a lookup gives what neither the old nor the new policy says. A lookup takes
-the entry of the highest rank that covers the packet (bpf/src/policy.h). So entries are written from the highest rank
-down (an entry only comes into view when everything above it is in place) and deleted from the lowest up (what is
-uncovered last is already the new policy's). The same holds for the longest prefix of the ipcache.
-Between maps: peers before pods, and pods gone before their peers.
+What an earlier result already holds is taken from there: the work is that of what has changed. What the maps have no
+room for is closed, and said: the groups with the most entries, until the rest fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from bpf.entries import Desired, Entries, GroupEntries, Place, Run
 from bpf.layout import (
+    CAPACITY,
     ENFORCED_EGRESS,
     ENFORCED_INGRESS,
     POLICY_BITS_ANY,
-    POLICY_BITS_PORT,
     POLICY_BITS_PROTOCOL,
     Code,
     Dir,
-    PolicyKey,
     Reason,
     Scope,
     endpoint_key,
@@ -31,42 +28,16 @@ from bpf.layout import (
     service_key,
     service_value,
 )
-from policies.ir import EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
-from policies.types import ALL_PORTS, IDENTITY_ANY, Direction, PortRange, Protocol
+from policies.ir import Address, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
+from policies.types import ALL_PORTS, Direction, PortRange, Protocol
 
-Entries = Mapping[bytes, bytes]
 PORT_BITS = 16
+CLOSED = ENFORCED_INGRESS | ENFORCED_EGRESS
+NOTHING = Desired()
 
 
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """Packed entries of every map that the agent writes; also the form of what is realised."""
-
-    endpoints: Entries = field(default_factory=dict)
-    ipcache: Entries = field(default_factory=dict)
-    policy: Entries = field(default_factory=dict)
-    services: Entries = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Entries of one map to write in this order, or keys to delete in this order; never both."""
-
-    map: str
-    writes: tuple[tuple[bytes, bytes], ...] = ()
-    deletes: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Ops:
-    """Steps in the order in which they must be taken; empty ones are left out."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def count(self) -> int:
-        """How many entries change."""
-        return sum(len(step.writes) + len(step.deletes) for step in self.steps)
+class DoesNotFit(ValueError):
+    """More entries than a map holds, where leaving some out would open something; the message is one line."""
 
 
 def port_prefixes(ports: PortRange) -> Iterator[tuple[int, int]]:
@@ -80,52 +51,115 @@ def port_prefixes(ports: PortRange) -> Iterator[tuple[int, int]]:
         at += size
 
 
-def desired(node: NodePolicy, ports: Mapping[str, int]) -> Desired:
-    """`ports` is slot name -> proxy port. A slot without one is not ready: its peers are denied, never let through."""
-    enforced = {policy.group: _enforced(policy) for policy in node.policies}
-    closed = ENFORCED_INGRESS | ENFORCED_EGRESS  # a group without a policy is one that nobody has compiled
-    return Desired(
+def desired(node: NodePolicy, ports: Mapping[str, int], known: Desired = NOTHING) -> Desired:
+    """`ports` is slot name -> proxy port. A slot without one is not ready: its peers are denied, never let through.
+    `known` is an earlier result, to be reused where it is still right. DoesNotFit when it cannot be done safely."""
+    groups = {policy.group: _group(policy, ports, known.policy.get(policy.group)) for policy in node.policies}
+    closed = _too_large(groups, node)
+    enforced = {policy.group: _enforced(policy) for policy in node.policies if policy.group not in closed}
+    prefixes = {a.prefix: known.prefixes.get(a.prefix) or ipcache_key(a.prefix) for a in node.addresses}
+    made = Desired(
+        # a group without a policy is one that nobody has compiled
         endpoints={
-            endpoint_key(e.id): endpoint_value(e.group, enforced.get(e.group, closed), e.addresses)
-            for e in node.endpoints
+            endpoint_key(e.id): endpoint_value(e.group, enforced.get(e.group, CLOSED), e.addresses)
+            for e in node.endpoints[: CAPACITY["endpoints"]]
         },
-        ipcache={ipcache_key(a.prefix): ipcache_value(a.identity) for a in node.addresses},
-        policy=dict(entry for policy in node.policies for entry in _policy_entries(policy, ports)),
+        ipcache=_ipcache(node.addresses, prefixes),
+        policy={group: entries for group, entries in groups.items() if group not in closed},
         services={
             service_key(s.address, s.port, s.protocol): service_value(s.identity, s.target_port) for s in node.services
         },
+        closed=(*closed.values(), *_too_many_pods(node)),
+        prefixes=prefixes,
     )
+    for name, entries in (("ipcache", made.ipcache), ("services", made.services)):
+        if len(entries) > CAPACITY[name]:
+            raise DoesNotFit(f"{len(entries)} entries for map {name}, which holds {CAPACITY[name]}: select fewer peers")
+    return _with_known(made, known)
+
+
+def _with_known(made: Desired, known: Desired) -> Desired:
+    """Equal parts are the earlier ones, so that comparing them costs nothing."""
+    same = [name for name in ("endpoints", "ipcache", "services") if getattr(made, name) == getattr(known, name)]
+    return replace(made, **{name: getattr(known, name) for name in same})
+
+
+def _ipcache(addresses: Sequence[Address], prefixes: Mapping[str, bytes]) -> Entries:
+    """Where two claim one prefix, the smaller identity has it: reserved ones before pods, pods before CIDRs."""
+    lives: dict[bytes, int] = {}
+    for address in addresses:
+        key = prefixes[address.prefix]
+        lives[key] = min(address.identity, lives.get(key, address.identity))
+    return {key: ipcache_value(identity) for key, identity in lives.items()}
+
+
+# --- room --------------------------------------------------------------------------------------------------------
+
+
+def _too_large(groups: Mapping[int, GroupEntries], node: NodePolicy) -> dict[int, str]:
+    """Groups that are closed because the policy map has no room for all, the largest first: group -> why."""
+    total = sum(entries.count for entries in groups.values())
+    if total <= CAPACITY["policy"]:
+        return {}
+    labels = {policy.group: ",".join(policy.labels) for policy in node.policies}
+    found: dict[int, str] = {}
+    for group in sorted(groups, key=lambda g: (-groups[g].count, g)):
+        found[group] = (
+            f"policy of {labels[group] or group} needs {groups[group].count} entries, and with it the map policy would"
+            f" have {total} of {CAPACITY['policy']}: its pods are closed; select fewer peers or ports"
+        )
+        total -= groups[group].count
+        if total <= CAPACITY["policy"]:
+            break
+    return found
+
+
+def _too_many_pods(node: NodePolicy) -> list[str]:
+    """A pod without an entry is closed."""
+    return [
+        f"pod {e.namespace}/{e.name} is closed: the map endpoints holds {CAPACITY['endpoints']}"
+        for e in node.endpoints[CAPACITY["endpoints"] :]
+    ]
+
+
+# --- policy ------------------------------------------------------------------------------------------------------
 
 
 def _enforced(policy: EndpointPolicy) -> int:
     return (ENFORCED_INGRESS if policy.ingress.enforced else 0) | (ENFORCED_EGRESS if policy.egress.enforced else 0)
 
 
-def _policy_entries(policy: EndpointPolicy, ports: Mapping[str, int]) -> Iterator[tuple[bytes, bytes]]:
-    for direction in Direction:
-        rules = policy.direction(direction)
-        if not rules.enforced:
-            continue
-        for port in rules.ports:
-            keys = list(_port_keys(port))
+def _group(policy: EndpointPolicy, ports: Mapping[str, int], known: GroupEntries | None) -> GroupEntries:
+    if known is not None and known.policy == policy and all(ports.get(slot, 0) == port for slot, port in known.ports):
+        return known
+    runs = tuple(run for direction in Direction for run in _runs(policy, direction, ports))
+    slots = {
+        peer.slot
+        for direction in Direction
+        for port in policy.direction(direction).ports
+        for peer in port.peers
+        if peer.slot
+    }
+    return GroupEntries(runs, policy, tuple((slot, ports.get(slot, 0)) for slot in sorted(slots)))
+
+
+def _runs(policy: EndpointPolicy, direction: Direction, ports: Mapping[str, int]) -> Iterator[Run]:
+    rules = policy.direction(direction)
+    for port in rules.ports if rules.enforced else ():
+        for place in _places(port, Dir.of(direction)):
+            scope = _scope(place.bits)
             for peer in port.peers:
-                for protocol, number, bits in keys:
-                    value = _value(peer, _scope(bits), ports)
-                    for identity in peer.identities:
-                        key = PolicyKey(bits, policy.group, identity, Dir.of(direction), protocol, number)
-                        yield key.pack(), value
+                yield Run(place, _value(peer, scope, ports), peer.identities)
 
 
-def _port_keys(port: PortPolicy) -> Iterator[tuple[int, int, int]]:
-    """(protocol, port, prefix bits of the key)."""
+def _places(port: PortPolicy, direction: Dir) -> Iterator[Place]:
     if port.protocol is Protocol.ANY:
-        yield 0, 0, POLICY_BITS_ANY
-        return
-    if port.ports == ALL_PORTS:
-        yield port.protocol, 0, POLICY_BITS_PROTOCOL
-        return
-    for number, length in port_prefixes(port.ports):
-        yield port.protocol, number, POLICY_BITS_PROTOCOL + length
+        yield Place(POLICY_BITS_ANY, direction, 0, 0)
+    elif port.ports == ALL_PORTS:
+        yield Place(POLICY_BITS_PROTOCOL, direction, port.protocol, 0)
+    else:
+        for number, length in port_prefixes(port.ports):
+            yield Place(POLICY_BITS_PROTOCOL + length, direction, port.protocol, number)
 
 
 def _scope(bits: int) -> Scope:
@@ -143,43 +177,3 @@ def _value(peer: PeerRule, scope: Scope, ports: Mapping[str, int]) -> bytes:
     if not proxy_port:
         return policy_value(Code.DENY, scope, Reason.NOT_READY)
     return policy_value(Code.REDIRECT, scope, proxy_port=proxy_port)
-
-
-# --- from what is to what should be ------------------------------------------------------------------------------
-
-
-def rank(key: bytes) -> tuple[bool, bool, int, bytes]:
-    """Order of precedence of a policy key, as bpf/src/policy.h looks it up; the key itself makes it total."""
-    parsed = PolicyKey.unpack(key)
-    return parsed.bits > POLICY_BITS_ANY, parsed.identity != IDENTITY_ANY, parsed.bits, key
-
-
-def _prefix_rank(key: bytes) -> tuple[int, bytes]:
-    return int.from_bytes(key[:4], "little" if _LITTLE else "big"), key
-
-
-_LITTLE = PolicyKey(POLICY_BITS_PORT, 0, 0, 0).pack()[0] == POLICY_BITS_PORT
-
-# In the order of writing; deletes go the other way round.
-_ORDER = (
-    ("policy", rank),
-    ("services", bytes),
-    ("ipcache", _prefix_rank),
-    ("endpoints", bytes),
-)
-
-
-def diff(wanted: Desired, realized: Desired) -> Ops:
-    """Steps that make `wanted` of `realized`, in a safe order (see the head of this file)."""
-    writes, deletes = [], []
-    for name, order in _ORDER:
-        new: Entries = getattr(wanted, name)
-        old: Entries = getattr(realized, name)
-        changed = [(key, value) for key, value in new.items() if old.get(key) != value]
-        gone = [key for key in old if key not in new]
-        if changed:
-            changed.sort(key=lambda entry, order=order: order(entry[0]), reverse=True)  # type: ignore[misc]
-            writes.append(Step(name, writes=tuple(changed)))
-        if gone:
-            deletes.append(Step(name, deletes=tuple(sorted(gone, key=order))))
-    return Ops((*writes, *reversed(deletes)))

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpf.datapath import Datapath
+from bpf.entries import Desired
 from bpf.layout import Event, EventType
 from bpf.links import host_addresses
 from bpf.loader import Loaded, Options
-from bpf.redirects import Desired, desired
+from bpf.maps import SPECS
+from bpf.redirects import desired
 from bpf.sys import map_delete_all
 from policies.ir import (
     Address,
@@ -43,6 +45,7 @@ class Stage:
     rules: dict[str, tuple[DirectionPolicy, DirectionPolicy]] = field(default_factory=dict)
     services: tuple[ServiceAddress, ...] = ()
     ports: dict[str, int] = field(default_factory=dict)
+    prefixes: dict[str, int] = field(default_factory=dict)
     seen: list[Event] = field(default_factory=list)
 
     # --- set up ---
@@ -76,8 +79,8 @@ class Stage:
         self.apply()
 
     def reset(self) -> None:
-        """No policy, no services; events so far are forgotten."""
-        self.rules, self.services, self.ports = {}, (), {}
+        """No policy, no services, no prefixes; events so far are forgotten."""
+        self.rules, self.services, self.ports, self.prefixes = {}, (), {}, {}
         self.apply()
         self.forget()
 
@@ -108,9 +111,14 @@ class Stage:
                 for p in pods
                 if p.name in self.peers
             ),
-            tuple(Address(prefix, identity) for prefix, identity in sorted(addresses.items())),
+            tuple(Address(*one) for one in sorted([*addresses.items(), *self.prefixes.items()])),
             self.services,
         )
+
+    def place(self, name: str, *prefixes: str, identity: int) -> None:
+        """From now on these prefixes are peer `name`."""
+        self.peers[name] = identity
+        self.prefixes |= dict.fromkeys(prefixes, identity)
 
     # --- words ---
 
@@ -137,7 +145,7 @@ class Stage:
     def forget_connections(self) -> None:
         """As if every entry of connection tracking had been evicted."""
         maps = self.datapath.maps
-        map_delete_all(maps.fd("ct"), [key for key, _ in maps.entries("ct")])
+        map_delete_all(maps.fd("ct"), SPECS["ct"], b"".join(key for key, _ in maps.entries("ct")))
 
     # --- what was seen ---
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bpf import redirects
+from bpf.changes import Ops, diff
+from bpf.entries import Desired, group_entries
 from bpf.layout import (
     POLICY_BITS_ANY,
     POLICY_BITS_PORT,
@@ -21,9 +25,10 @@ from bpf.layout import (
     endpoint_key,
     endpoint_value,
     ipcache_key,
+    ipcache_value,
     policy_value,
 )
-from bpf.redirects import Desired, Ops, desired, diff, port_prefixes
+from bpf.redirects import desired, port_prefixes
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -95,7 +100,7 @@ def verdict(entries: dict[bytes, bytes], identity: int, protocol: int, port: int
 
 def moments(realized: Desired, ops: Ops) -> Iterable[dict[bytes, bytes]]:
     """The policy map after each single change."""
-    entries = dict(realized.policy)
+    entries = realized.policy_entries()
     for step in ops.steps:
         for key, value in step.writes if step.map == "policy" else ():
             entries[key] = value
@@ -138,7 +143,7 @@ def test_the_fewest_prefixes(ports: PortRange, prefixes: list[tuple[int, int]]) 
 
 def test_a_redirect_goes_to_its_slots_port() -> None:
     policy = node(PortPolicy(Protocol.TCP, PortRange(80, 80), (redirect("s1", EMPIRE),)))
-    assert desired(policy, {"s1": 15001}).policy == {
+    assert desired(policy, {"s1": 15001}).policy_entries() == {
         PolicyKey(POLICY_BITS_PORT, GROUP, EMPIRE, Dir.INGRESS, 6, 80).pack(): policy_value(
             Code.REDIRECT, Scope.PORTS, proxy_port=15001
         )
@@ -147,14 +152,16 @@ def test_a_redirect_goes_to_its_slots_port() -> None:
 
 def test_a_slot_without_a_port_is_closed() -> None:
     policy = node(PortPolicy(Protocol.TCP, PortRange(80, 80), (redirect("s1", EMPIRE),)))
-    assert list(desired(policy, {}).policy.values()) == [policy_value(Code.DENY, Scope.PORTS, Reason.NOT_READY)]
+    assert list(desired(policy, {}).policy_entries().values()) == [
+        policy_value(Code.DENY, Scope.PORTS, Reason.NOT_READY)
+    ]
 
 
 def test_every_protocol_and_every_port_are_one_entry_each() -> None:
     policy = node(
         PortPolicy(Protocol.ANY, ALL_PORTS, (allow(EMPIRE),)), PortPolicy(Protocol.UDP, ALL_PORTS, (deny(0),))
     )
-    assert desired(policy, {}).policy == {
+    assert desired(policy, {}).policy_entries() == {
         PolicyKey(POLICY_BITS_ANY, GROUP, EMPIRE, Dir.INGRESS).pack(): policy_value(Code.ALLOW, Scope.ANY),
         PolicyKey(POLICY_BITS_PROTOCOL, GROUP, 0, Dir.INGRESS, 17).pack(): policy_value(
             Code.DENY, Scope.PROTOCOL, Reason.POLICY_DENY
@@ -164,7 +171,7 @@ def test_every_protocol_and_every_port_are_one_entry_each() -> None:
 
 def test_a_direction_that_is_not_enforced_has_no_entries_and_no_flag() -> None:
     got = desired(node(PortPolicy(Protocol.ANY, ALL_PORTS, (deny(0),)), enforced=False), {})
-    assert got.policy == {}
+    assert got.policy_entries() == {}
     assert got.endpoints == {endpoint_key(7): endpoint_value(GROUP, 0, ("10.0.0.7", "fd00::7"))}
 
 
@@ -175,18 +182,121 @@ def test_an_endpoint_of_a_group_without_a_policy_is_closed_in_both_directions() 
 
 def test_the_protocols_own_entry_goes_before_one_for_every_protocol() -> None:
     """policies/ir.py, PortPolicy: the most specific PortPolicy that names the identity or its wildcard decides."""
-    entries = dict(
-        desired(
-            node(
-                PortPolicy(Protocol.ANY, ALL_PORTS, (allow(EMPIRE),)),
-                PortPolicy(Protocol.TCP, PortRange(80, 80), (deny(0),)),
-            ),
-            {},
-        ).policy
-    )
+    entries = desired(
+        node(
+            PortPolicy(Protocol.ANY, ALL_PORTS, (allow(EMPIRE),)),
+            PortPolicy(Protocol.TCP, PortRange(80, 80), (deny(0),)),
+        ),
+        {},
+    ).policy_entries()
     assert verdict(entries, EMPIRE, 6, 80)[0] == Code.DENY
     assert verdict(entries, EMPIRE, 6, 81)[0] == Code.ALLOW
     assert verdict(entries, ALLIANCE, 6, 81) == (Code.DENY, Reason.POLICY_DENIED)
+
+
+def places(node_policy: NodePolicy) -> set[tuple[int, int, int]]:
+    """(protocol, port, bits beyond the protocol) of every entry."""
+    keys = [PolicyKey.unpack(key) for key in desired(node_policy, {}).policy_entries()]
+    return {(key.protocol, key.port, key.bits - POLICY_BITS_PROTOCOL) for key in keys}
+
+
+def test_an_icmp_type_stands_where_a_port_does() -> None:
+    assert places(node(PortPolicy(Protocol.ICMP, PortRange(8, 8), (allow(0),)))) == {(1, 8, 16)}
+    assert places(node(PortPolicy(Protocol.ICMPV6, PortRange(128, 129), (allow(0),)))) == {(58, 128, 15)}
+    assert places(node(PortPolicy(Protocol.ICMP, ALL_PORTS, (allow(0),)))) == {(1, 0, 0)}
+
+
+def test_every_protocol_number_has_its_place() -> None:
+    assert places(node(PortPolicy(Protocol.SCTP, PortRange(3868, 3868), (allow(0),)))) == {(132, 3868, 16)}
+
+
+def test_where_a_cidr_claims_a_pods_address_the_pod_has_it() -> None:
+    cidr = (1 << 24) + 1
+    both = (Address("10.0.0.7/32", EMPIRE), Address("10.0.0.7/32", cidr), Address("10.0.0.0/24", cidr))
+    for order in (both, both[::-1]):
+        held = desired(NodePolicy(1, addresses=order), {}).ipcache
+        assert held[ipcache_key("10.0.0.7/32")] == ipcache_value(EMPIRE)
+        assert held[ipcache_key("10.0.0.0/24")] == ipcache_value(cidr)
+
+
+# --- reuse -------------------------------------------------------------------------------------------------------
+
+
+def test_what_has_not_changed_is_not_made_again() -> None:
+    wide = PortPolicy(Protocol.TCP, PortRange(80, 80), (allow(*range(1000, 2000)),))
+    one = node(wide)
+    full = replace(one, addresses=(Address("10.0.0.8/32", EMPIRE),))
+    first = desired(full, {})
+    again = desired(replace(full, revision=2), {"other": 15009}, first)
+    assert again.policy[GROUP] is first.policy[GROUP]
+    assert (again.ipcache, again.endpoints) == (first.ipcache, first.endpoints)
+    assert again.ipcache is first.ipcache
+    assert diff(again, first).steps == ()
+    less = desired(node(PortPolicy(Protocol.TCP, PortRange(80, 80), (allow(*range(1001, 2000)),))), {}, first)
+    assert [(s.map, s.count) for s in diff(less, first).steps] == [("ipcache", 1), ("policy", 1)]
+
+
+def test_a_slot_that_gets_its_port_is_opened() -> None:
+    policy = node(PortPolicy(Protocol.TCP, PortRange(80, 80), (redirect("s1", EMPIRE),)))
+    unready = desired(policy, {})
+    ready = desired(policy, {"s1": 15001}, unready)
+    assert list(ready.policy_entries().values()) == [policy_value(Code.REDIRECT, Scope.PORTS, proxy_port=15001)]
+    assert desired(policy, {"s1": 15001}, ready).policy[GROUP] is ready.policy[GROUP]
+
+
+def test_what_is_read_back_is_what_was_written() -> None:
+    policy = node(
+        PortPolicy(Protocol.ANY, ALL_PORTS, (allow(EMPIRE, 999), deny(0))),
+        PortPolicy(Protocol.TCP, PortRange(1, 6), (deny(ALLIANCE), allow(0))),
+    )
+    wanted = desired(policy, {})
+    entries = wanted.policy_entries()
+    read = Desired(wanted.endpoints, {}, group_entries(b"".join(entries), b"".join(entries.values())), {})
+    assert read.policy_entries() == entries
+    assert diff(wanted, read).steps == ()
+
+
+# --- room --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps with hardly any room."""
+    monkeypatch.setattr(redirects, "CAPACITY", {"endpoints": 2, "ipcache": 3, "policy": 10, "services": 1})
+
+
+def crowd(group: int, identities: int) -> EndpointPolicy:
+    port = PortPolicy(Protocol.TCP, PortRange(80, 80), (allow(*range(1000, 1000 + identities)),))
+    return EndpointPolicy(group, (f"k8s:app=app{group}",), DirectionPolicy(True, (port,)), DirectionPolicy())
+
+
+@pytest.mark.usefixtures("small")
+def test_the_largest_group_is_closed_where_not_all_fit() -> None:
+    pods = tuple(Endpoint(n, 300 + n, "default", f"pod{n}", (f"10.0.0.{n}",)) for n in (1, 2))
+    got = desired(NodePolicy(1, (crowd(301, 4), crowd(302, 7)), pods), {})
+    assert set(got.policy) == {301}
+    assert got.endpoints[endpoint_key(1)] == endpoint_value(301, 1, ("10.0.0.1",))
+    assert got.endpoints[endpoint_key(2)] == endpoint_value(302, 3, ("10.0.0.2",))
+    assert got.closed == (
+        "policy of k8s:app=app302 needs 7 entries, and with it the map policy would have 11 of 10: its pods are closed;"
+        " select fewer peers or ports",
+    )
+
+
+@pytest.mark.usefixtures("small")
+def test_a_pod_too_many_is_closed() -> None:
+    pods = tuple(Endpoint(n, GROUP, "default", f"pod{n}", (f"10.0.0.{n}",)) for n in (1, 2, 3))
+    got = desired(NodePolicy(1, (crowd(GROUP, 1),), pods), {})
+    assert set(got.endpoints) == {endpoint_key(1), endpoint_key(2)}
+    assert got.closed == ("pod default/pod3 is closed: the map endpoints holds 2",)
+
+
+@pytest.mark.usefixtures("small")
+def test_peers_that_do_not_fit_are_not_left_out() -> None:
+    """Left out, a pod would be the world, which a policy may allow."""
+    addresses = tuple(Address(f"10.0.0.{n}/32", 1000 + n) for n in range(4))
+    with pytest.raises(redirects.DoesNotFit, match="4 entries for map ipcache, which holds 3"):
+        desired(NodePolicy(1, addresses=addresses), {})
 
 
 # --- order -------------------------------------------------------------------------------------------------------
@@ -251,13 +361,15 @@ def peers() -> st.SearchStrategy[tuple[PeerRule, ...]]:
 @given(policies(), policies())
 def test_at_no_moment_a_verdict_is_neither_old_nor_new(old: NodePolicy, new: NodePolicy) -> None:
     ports = {"s1": 15001, "s2": 15002}
-    before, after = desired(old, ports), desired(new, ports)
+    before = desired(old, ports)
+    after = desired(new, ports, before)
+    assert after.policy_entries() == desired(new, ports).policy_entries()
     probes = [(i, proto, port) for i in (EMPIRE, 999) for proto in (6, 17) for port in (*range(21), 443)]
-    was = {probe: verdict(dict(before.policy), *probe) for probe in probes}
-    will = {probe: verdict(dict(after.policy), *probe) for probe in probes}
-    last = dict(before.policy)
+    was = {probe: verdict(before.policy_entries(), *probe) for probe in probes}
+    will = {probe: verdict(after.policy_entries(), *probe) for probe in probes}
+    last = before.policy_entries()
     for entries in moments(before, diff(after, before)):
         for probe in probes:
             assert verdict(entries, *probe) in (was[probe], will[probe]), probe
         last = entries
-    assert last == after.policy
+    assert last == after.policy_entries()
