@@ -175,7 +175,7 @@ class Node:
         config = self._config
         self._write_bootstrap()
         options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6())
-        proxies = EnvoyProxies(self._cache, self._ads, options, config.ack_timeout)
+        proxies = EnvoyProxies(self._cache, self._ads, options, self._resume)
         kernel = KernelPolicy(self._datapath)
         regenerator = Regenerator(
             proxies,
@@ -184,6 +184,7 @@ class Node:
             save=self._save,
             is_free=port_is_free,
             now=time.monotonic,
+            ack_timeout=config.ack_timeout,
         )
         self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced)
         quiet_ms = max(1, round(config.quiet * 1000))
@@ -204,6 +205,11 @@ class Node:
 
     def _compile(self, world: World, revision: int) -> Compiled:
         return self._compiler.compile(world, self._places.local(world), self._places.host_addresses(), revision)
+
+    def _resume(self) -> None:
+        """A late proxy has answered."""
+        if self._policy is not None:
+            self._policy.wake()
 
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         labels = labels_by_identity(self._identities, node)

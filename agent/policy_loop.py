@@ -1,7 +1,8 @@
 """The one loop that owns policy: takes batches of file events, compiles, regenerates, and knows what is enforced.
 
-One thing at a time: while a regeneration runs, events gather, and the next one takes them all. What could not be done
-completely (a proxy did not answer, a pod has no veth yet) is tried again after a while, or at the next event.
+One thing at a time: while a regeneration runs, events gather, and the next one takes them all. What waits for a late
+proxy is finished when it answers; what may succeed without any news (a full disk, a busy port) is tried again, at last
+every 30 s.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.regenerate import EffectFailed, Outcome, Regenerator
+from agent.regenerate import EffectFailed, Regenerator
 from policies.compiler import Compiled
 from policies.errors import PolicyError
 from policies.ir import NodePolicy, SlotState
@@ -20,7 +21,7 @@ from policies.manifests import FileEvent
 from policies.repository import Repository
 from policies.world import World
 
-RETRY_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until what is incomplete is tried again; the last one repeats
+RETRY_DELAYS = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until what has failed is tried again; the last one repeats
 
 log = logging.getLogger("deflector.policy")
 
@@ -56,6 +57,8 @@ class PolicyLoop:
         self._listed = False
         self._revision = 0
         self._tries = 0  # in a row, with nothing new
+        self._retry = False
+        self._look_at: float | None = None  # moment of the loop's clock to look again
 
     @property
     def pending(self) -> bool:
@@ -69,7 +72,7 @@ class PolicyLoop:
         return [*map(str, errors), *self.enforced.degraded]
 
     def wake(self) -> None:
-        """Something else than a file has changed (a link, a proxy): compile and compare again."""
+        """Something else than a file has changed (a link, a late proxy's answer): compile and compare again."""
         self._due.set()
 
     async def watch(self, batches: AsyncIterator[Sequence[FileEvent]]) -> None:
@@ -77,6 +80,7 @@ class PolicyLoop:
         async for batch in batches:
             for event in batch:
                 self._apply(event)
+            self._tries = 0
             self._listed = True
             self._due.set()
 
@@ -84,7 +88,6 @@ class PolicyLoop:
         """Regenerate whenever something is due, for ever."""
         while True:
             await self._wait_until_due()
-            self._tries = 0 if self._due.is_set() else self._tries + 1
             self._due.clear()
             await self._regenerate()
 
@@ -100,41 +103,55 @@ class PolicyLoop:
             self._files.pop(event.path, None)
 
     async def _wait_until_due(self) -> None:
-        incomplete = self._listed and not self.enforced.complete
-        delay = RETRY_DELAYS[min(self._tries, len(RETRY_DELAYS) - 1)] if incomplete else None
+        """Until something has changed, or it is time to look again."""
+        now = asyncio.get_running_loop().time
+        moments = [self._look_at] if self._look_at is not None else []
+        if self._retry:
+            moments.append(now() + RETRY_DELAYS[min(self._tries, len(RETRY_DELAYS) - 1)])
         try:
-            async with asyncio.timeout(delay):
+            async with asyncio.timeout_at(min(moments, default=None)):
                 await self._due.wait()
                 while not self._listed:
                     self._due.clear()
                     await self._due.wait()
         except TimeoutError:
-            pass
+            self._tries += self._retry
 
     async def _regenerate(self) -> None:
         files, world = dict(self._files), self.repository.world()
         compiled = self._compile(world, self._revision + 1)
+        self._look_at = None
         try:
             outcome = await self._regenerator.regenerate(compiled.node)
         except EffectFailed as failure:
+            self._retry = True
             if (line := str(failure)) not in self.enforced.degraded:
                 log.error("%s; the last good state stays in force", line)
             self.enforced = replace(self.enforced, degraded=(line,), complete=False)
             return
-        self._revision += 1
-        self._report(compiled.errors, outcome)
-        self._on_enforced(world, outcome.node)
-        self.enforced = Enforced(
-            self._revision, outcome.node, files, compiled.errors, outcome.degraded, outcome.complete
-        )
+        self._retry = outcome.retry
+        if outcome.due is not None:
+            self._look_at = asyncio.get_running_loop().time() + outcome.due
+        self._take(Enforced(0, outcome.node, files, compiled.errors, outcome.degraded, outcome.complete), world)
 
-    def _report(self, errors: Sequence[PolicyError], outcome: Outcome) -> None:
-        for error in errors:
-            if error not in self.enforced.compile_errors:
+    def _take(self, found: Enforced, world: World) -> None:
+        """This is what is enforced now. It is a new revision, and worth a line, only if it differs from the last."""
+        before = self.enforced
+        changed = replace(found.node, revision=before.revision) != before.node or not before.revision
+        self._revision = before.revision + changed
+        node = replace(found.node, revision=self._revision)
+        self.enforced = replace(found, revision=self._revision, node=node)
+        self._report(before, changed)
+        self._on_enforced(world, node)
+
+    def _report(self, before: Enforced, changed: bool) -> None:
+        now = self.enforced
+        for error in now.compile_errors:
+            if error not in before.compile_errors:
                 log.warning("%s", error)
-        for line in outcome.degraded:
-            if line not in self.enforced.degraded:
+        for line in now.degraded:
+            if line not in before.degraded:
                 log.error("%s", line)
-        if not outcome.degraded:
-            active = sum(slot.state is SlotState.ACTIVE for slot in outcome.node.slots)
-            log.info("revision %d is enforced: %d slots", self._revision, active)
+        if not now.degraded and (changed or before.degraded):
+            active = sum(slot.state is SlotState.ACTIVE for slot in now.node.slots)
+            log.info("revision %d is enforced: %d slots", now.revision, active)

@@ -1,13 +1,20 @@
-"""Proxy ports: which slot listens where. Pure, but for the question whether a port is free, which is an argument."""
+"""Proxy ports: which slot listens where. Pure, but for the question whether a port is free, which is an argument.
+
+A slot's listener takes no connection to its own port (it was not redirected), so a slot must not listen within the
+range that it judges: the pod's own port would be refused. Ports that services and policies of the node name are left
+alone as well, since something on the host may want them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from policies.ir import NodePolicy
+from policies.types import Direction, PortRange
 
-class PortsExhausted(Exception):
-    """Every port of the range is taken."""
+NAMED_RANGE_MAX: Final = 16  # a rule for more ports than this names none of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +30,22 @@ class ProxyPorts:
     by_slot: Mapping[str, int] = field(default_factory=dict)
     following: int = 0
 
-    def assign(self, slots: Iterable[str], is_free: Callable[[int], bool]) -> ProxyPorts:
-        """Ports for exactly these slots: those that have one keep it, the others get the next free one.
-
-        Raises PortsExhausted when the range has no free port left.
-        """
-        wanted = sorted(set(slots))
-        by_slot = {name: self.by_slot[name] for name in wanted if name in self.by_slot}
-        taken = set(by_slot.values())
-        following = self.following or self.first
-        for name in wanted:
-            if name not in by_slot:
-                port = self._next(following, taken, is_free)
+    def assign(
+        self, slots: Mapping[str, PortRange], is_free: Callable[[int], bool], named: Container[int] = ()
+    ) -> ProxyPorts:
+        """Ports for exactly these slots (name -> the range that it judges), as far as there are any: who has one keeps
+        it, the others get the next free one, outside of their own range and better not one that is `named`."""
+        by_slot = {name: self.by_slot[name] for name in sorted(slots) if name in self.by_slot}
+        turn = _Turn(self, set(by_slot.values()), is_free)
+        for name in sorted(slots.keys() - by_slot.keys()):
+            port = turn.take(slots[name], named)
+            if port is not None:
                 by_slot[name] = port
-                taken.add(port)
-                following = port + 1 if port < self.last else self.first
-        return ProxyPorts(self.first, self.last, by_slot, following)
+        return ProxyPorts(self.first, self.last, by_slot, turn.following)
 
-    def without(self, slots: Iterable[str]) -> ProxyPorts:
+    def without(self, slots: Container[str]) -> ProxyPorts:
         """The same without these slots, e.g. when their port turned out to be busy."""
-        gone = set(slots)
-        kept = {name: port for name, port in self.by_slot.items() if name not in gone}
+        kept = {name: port for name, port in self.by_slot.items() if name not in slots}
         return ProxyPorts(self.first, self.last, kept, self.following)
 
     def to_dict(self) -> dict[str, object]:
@@ -61,10 +63,49 @@ class ProxyPorts:
             following if isinstance(following, int) and self.first <= following <= self.last else 0,
         )
 
-    def _next(self, start: int, taken: set[int], is_free: Callable[[int], bool]) -> int:
-        size = self.last - self.first + 1
-        for step in range(size):
-            port = self.first + (start - self.first + step) % size
-            if port not in taken and is_free(port):
-                return port
-        raise PortsExhausted(f"no free proxy port in {self.first}-{self.last}: widen --proxy-ports")
+
+class _Turn:
+    """Hands out ports, beginning where the last turn ended; asks for each port at most once whether it is free."""
+
+    def __init__(self, ports: ProxyPorts, taken: set[int], is_free: Callable[[int], bool]) -> None:
+        start = ports.following or ports.first
+        self.following = start
+        self._last, self._first = ports.last, ports.first
+        self._order = [*range(start, ports.last + 1), *range(ports.first, start)]
+        self._taken = taken
+        self._is_free = is_free
+
+    def take(self, own: PortRange, named: Container[int]) -> int | None:
+        """The next free port; None if there is none. A slot for the whole range of proxy ports takes any."""
+        is_inside = own.first <= self._first and self._last <= own.last
+        second: int | None = None
+        for port in self._order:
+            if port in self._taken or (port in own and not is_inside):
+                continue
+            if port in named and second is not None:
+                continue
+            if not self._is_free(port):
+                self._taken.add(port)
+            elif port in named:
+                second = port
+            else:
+                return self._give(port)
+        return self._give(second) if second is not None else None
+
+    def _give(self, port: int) -> int:
+        self._taken.add(port)
+        self.following = port + 1 if port < self._last else self._first
+        at = self._order.index(port) + 1
+        self._order = [*self._order[at:], *self._order[:at]]
+        return port
+
+
+def named_ports(node: NodePolicy) -> frozenset[int]:
+    """Ports that some service or rule of the node speaks of."""
+    found = {port for service in node.services for port in (service.port, service.target_port)}
+    for policy in node.policies:
+        for direction in Direction:
+            for rules in policy.direction(direction).ports:
+                if rules.ports.last - rules.ports.first < NAMED_RANGE_MAX:
+                    found.update(range(rules.ports.first, rules.ports.last + 1))
+    return frozenset(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -75,6 +75,7 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         self._book = AckBook()
         self._stream: _Stream | None = None
         self._waiters: set[asyncio.Event] = set()
+        self._watchers: list[Callable[[], None]] = []
         cache.watch(self._on_snapshot)
 
     @property
@@ -113,6 +114,14 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
             self._waiters.discard(changed)
         return self._judge(keys)
 
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call the watcher whenever something may have changed in what `answers` says."""
+        self._watchers.append(watcher)
+
+    def answers(self, names_by_type: Mapping[str, Collection[str]]) -> AckResult:
+        """What the proxy has said of these so far."""
+        return self._judge(Key(type_url, name) for type_url, names in names_by_type.items() for name in names)
+
     def _judge(self, keys: Iterable[Key]) -> AckResult:
         served = self._cache.served_versions(keys)
         refused = {key: rejection.message for key in served if (rejection := self._cache.rejection(key))}
@@ -133,6 +142,8 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
     def _tell_waiters(self) -> None:
         for waiter in self._waiters:
             waiter.set()
+        for watcher in self._watchers:
+            watcher()
 
     async def _serve(self, stream: _Stream, context: Context) -> None:
         try:

@@ -45,6 +45,7 @@ class Agent:
             save=lambda books: None,
             is_free=lambda port: True,
             now=lambda: 0.0,
+            ack_timeout=5.0,
         )
         self.loop = PolicyLoop(regenerator, self.compile, lambda world, node: None)
 

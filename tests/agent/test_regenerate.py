@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from agent.ports import ProxyPorts
-from agent.regenerate import DRAIN_SECONDS, Books, EffectFailed, Outcome, Regenerator
+from agent.regenerate import DRAIN_SECONDS, PROMPT_SECONDS, REFUSALS_MAX, Books, EffectFailed, Outcome, Regenerator
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -25,6 +25,7 @@ from policies.types import PortRange, Protocol
 from tests.fakes.effects import Effects, FakeKernel, FakeProxies
 
 DEATHSTAR, TIEFIGHTER, XWING = 256, 257, 258
+ANYBODY = 0
 SLOT = "ingress:256:tcp:80"
 
 
@@ -52,6 +53,7 @@ class Story:
     effects: Effects = field(default_factory=Effects)
     saved: list[Books] = field(default_factory=list)
     clock: float = 0.0
+    regenerator_timeout: float = 5.0
 
     def __post_init__(self) -> None:
         self.regenerator = self.started(Books(SlotBook(), ProxyPorts(14000, 14009)))
@@ -64,6 +66,7 @@ class Story:
             save=self.saved.append,
             is_free=lambda port: True,
             now=lambda: self.clock,
+            ack_timeout=self.regenerator_timeout,
         )
 
     async def want(self, *peers: PeerRule, enforced: bool = True) -> Outcome:
@@ -161,6 +164,92 @@ async def test_a_new_slot_that_nobody_confirms_gets_no_redirect_until_somebody_d
     story.effects.silent = set()
     assert (await story.want(may("/land", TIEFIGHTER))).complete
     assert story.effects.redirects == {(DEATHSTAR, TIEFIGHTER): SLOT}
+
+
+async def test_a_proxy_that_hangs_holds_nothing_up_but_what_needs_it(story: Story) -> None:
+    await story.want(may("/land", TIEFIGHTER), may_all(XWING))
+    story.effects.silent = {SLOT}
+    await story.want(may("/dock", TIEFIGHTER), may_all(XWING))
+    assert story.effects.waited == PROMPT_SECONDS
+    outcome = await story.want(may("/dock", TIEFIGHTER))
+    assert story.effects.waited == PROMPT_SECONDS, "the slot is late: nobody stops for it a second time"
+    assert story.effects.allowed == set(), "the x-wing is out at once"
+    assert story.effects.redirects == {(DEATHSTAR, TIEFIGHTER): SLOT}, "it has a listener, though not the newest rules"
+    assert not outcome.complete
+
+
+async def test_who_waits_for_a_late_slot_stays_as_he_was_and_is_denied_in_the_end(story: Story) -> None:
+    await story.want(may_all(TIEFIGHTER))
+    story.effects.silent = {SLOT}
+    outcome = await story.want(may("/land", TIEFIGHTER))
+    assert story.effects.allowed == {(DEATHSTAR, TIEFIGHTER)}
+    assert outcome.due == story.regenerator_timeout
+    story.clock = story.regenerator_timeout
+    outcome = await story.want(may("/land", TIEFIGHTER))
+    assert story.effects.allowed == set()
+    assert story.effects.redirects == {}
+    assert outcome.due is None, "there is nothing more to wait for but the proxy"
+    story.effects.silent = set()
+    assert (await story.want(may("/land", TIEFIGHTER))).complete
+    assert story.effects.redirects == {(DEATHSTAR, TIEFIGHTER): SLOT}
+
+
+async def test_nobody_joins_a_slot_whose_new_rules_are_not_confirmed(story: Story) -> None:
+    await story.want(may("/land", TIEFIGHTER))
+    story.effects.silent = {SLOT}
+    await story.want(may("/dock", TIEFIGHTER, XWING))
+    assert story.effects.redirects == {(DEATHSTAR, TIEFIGHTER): SLOT}, "the x-wing would be judged by the old rules"
+    story.effects.silent = set()
+    await story.want(may("/dock", TIEFIGHTER, XWING))
+    assert set(story.effects.redirects) == {(DEATHSTAR, TIEFIGHTER), (DEATHSTAR, XWING)}
+
+
+async def test_who_leaves_a_slot_is_denied_before_its_rules_become_those_of_others(story: Story) -> None:
+    await story.want(may("/land", TIEFIGHTER, XWING))
+    story.effects.take()
+    await story.want(may("/dock", TIEFIGHTER))
+    assert story.effects.take() == ["redirect 258 ends", f"filter {SLOT} active"]
+
+
+async def test_all_but_the_remaining_peers_leave_a_slot_that_was_everybodys(story: Story) -> None:
+    await story.want(may("/land", ANYBODY))
+    story.effects.take()
+    await story.want(may("/dock", TIEFIGHTER))
+    assert story.effects.take() == [f"redirect 257 to {SLOT}", "redirect 0 ends", f"filter {SLOT} active"]
+
+
+async def test_a_listener_that_a_hanging_proxy_keeps_is_not_forgotten(story: Story) -> None:
+    await story.want(may("/land", TIEFIGHTER))
+    story.effects.silent = {SLOT}
+    outcome = await story.want(may_all(TIEFIGHTER))
+    assert story.effects.allowed == {(DEATHSTAR, TIEFIGHTER)}
+    assert story.effects.reserved == {14000}, "its port is refused to strangers for as long as it may listen"
+    assert not outcome.complete
+    story.effects.silent = set()
+    assert (await story.want(may_all(TIEFIGHTER))).complete
+    assert (story.effects.listeners, story.effects.reserved) == ({}, set())
+
+
+async def test_a_rule_that_is_refused_again_and_again_is_parked_until_it_changes(story: Story) -> None:
+    story.effects.refuse = {SLOT: "the regex is too large"}
+    outcomes = [await story.want(may("/land", TIEFIGHTER)) for _ in range(REFUSALS_MAX)]
+    assert [outcome.retry for outcome in outcomes] == [True] * (REFUSALS_MAX - 1) + [False]
+    story.effects.refuse, story.effects.log = {}, []
+    parked = await story.want(may("/land", TIEFIGHTER))
+    assert parked.degraded == outcomes[-1].degraded
+    assert (parked.complete, parked.retry, story.effects.take()) == (False, False, [])
+    assert (await story.want(may("/dock", TIEFIGHTER))).complete
+
+
+async def test_without_a_port_the_last_good_policy_stays_and_others_are_not_concerned(story: Story) -> None:
+    story.regenerator = story.started(Books(SlotBook(), ProxyPorts(14000, 14000)))
+    await story.want(may("/land", TIEFIGHTER), may_all(XWING))
+    outcome = await story.want(may("/land", TIEFIGHTER), may("/flee", XWING))
+    (line,) = outcome.degraded
+    assert "no free proxy port in 14000-14000: widen --proxy-ports" in line
+    assert story.effects.redirects == {(DEATHSTAR, TIEFIGHTER): SLOT}
+    assert story.effects.allowed == {(DEATHSTAR, XWING)}
+    assert outcome.retry
 
 
 async def test_a_new_agent_trusts_the_slots_of_the_old_one_before_envoy_is_back(story: Story) -> None:

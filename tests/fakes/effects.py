@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agent.regenerate import EffectFailed, Programmed
+from agent.regenerate import EffectFailed, Patience, Programmed
 from policies.ir import NodePolicy, Slot, Verdict
 
 
@@ -20,9 +20,11 @@ class Effects:
     refuse: dict[str, str] = field(default_factory=dict)  # slot -> the proxy's words
     silent: set[str] = field(default_factory=set)  # slots that nobody answers for
     kernel_fails: bool = False
+    waited: float = 0.0  # seconds for answers that did not come
     listeners: dict[str, int] = field(default_factory=dict)
     filters: dict[str, Slot] = field(default_factory=dict)
     redirects: dict[tuple[int, int], str] = field(default_factory=dict)  # (group, identity) -> slot
+    allowed: set[tuple[int, int]] = field(default_factory=set)  # (group, identity), plainly
     reserved: set[int] = field(default_factory=set)
 
     def take(self) -> list[str]:
@@ -35,11 +37,12 @@ class FakeProxies:
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
 
-    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> Programmed:
+    async def program(self, node: NodePolicy, ports: Mapping[str, int], patience: Patience) -> Programmed:
         effects = self._effects
         listening = {slot.name: ports[slot.name] for slot in node.slots if slot.name in ports}
         refused = {name: words for name, words in effects.refuse.items() if name in listening}
         missing = frozenset(effects.silent & listening.keys())
+        effects.waited += patience.seconds if missing - set(patience.late) else 0.0
         for name in sorted(effects.listeners.keys() - listening.keys()):
             effects.log.append(f"listener {name} goes")
         for slot in node.slots:
@@ -66,10 +69,12 @@ class FakeKernel:
         effects = self._effects
         if effects.kernel_fails:
             raise EffectFailed("the map is full")
-        wanted = {}
+        wanted, allowed = {}, set()
         for policy in node.policies:
             for port in policy.ingress.ports:
                 for peer in port.peers:
+                    if peer.verdict is Verdict.ALLOW:
+                        allowed |= {(policy.group, identity) for identity in peer.identities}
                     if peer.verdict is Verdict.REDIRECT and peer.slot in ports:
                         wanted.update({(policy.group, identity): peer.slot for identity in peer.identities})
         for key, slot in sorted(wanted.items()):
@@ -77,4 +82,4 @@ class FakeKernel:
             if effects.redirects.get(key) != slot:
                 effects.log.append(f"redirect {key[1]} to {slot}")
         effects.log += [f"redirect {key[1]} ends" for key in sorted(effects.redirects.keys() - wanted.keys())]
-        effects.redirects = wanted
+        effects.redirects, effects.allowed = wanted, allowed
