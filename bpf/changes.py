@@ -8,13 +8,15 @@ Between maps: peers before pods, and pods gone before their peers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bpf.entries import NO_ENTRIES, Desired, Entries, GroupEntries, Place, Run, split
+from pyroaring import FrozenBitMap
+
+from bpf.entries import NO_ENTRIES, Desired, Entries, GroupEntries, Run, split
 from bpf.layout import MAPS, POLICY_BITS_ANY, prefix_length
-from policies.types import IDENTITY_ANY
+from policies.ir import WILDCARD
 
 SIZES = {spec.name: (spec.key_size, spec.value_size) for spec in MAPS}
 Rank = tuple[bool, bool, int, bytes]
@@ -81,11 +83,6 @@ def _steps(name: str, new: Entries, old: Entries, order: Callable[[bytes], Any])
 # --- policy ------------------------------------------------------------------------------------------------------
 
 
-def _rank(place: Place, identity: int) -> tuple[bool, bool, int]:
-    """Order of precedence, as bpf/src/policy.h looks entries up. Entries of one rank never cover the same packet."""
-    return place.bits > POLICY_BITS_ANY, identity != IDENTITY_ANY, place.bits
-
-
 def _policy_steps(new: Mapping[int, GroupEntries], old: Mapping[int, GroupEntries]) -> tuple[Step, Step]:
     writes: list[tuple[Rank, bytes, bytes]] = []
     deletes: list[tuple[Rank, bytes]] = []
@@ -104,15 +101,18 @@ def _policy_steps(new: Mapping[int, GroupEntries], old: Mapping[int, GroupEntrie
 
 
 def _order(run: Run, keys: bytes) -> Rank:
-    return *_rank(run.place, run.identities[0]), keys[: SIZES["policy"][0]]
+    """Precedence, as bpf/src/policy.h looks entries up; the first key makes it total. Entries of one rank never cover
+    the same packet."""
+    bits = run.place.bits
+    return bits > POLICY_BITS_ANY, run.identities != WILDCARD, bits, keys[: SIZES["policy"][0]]
 
 
 def _of_one_rank(run: Run) -> Iterator[Run]:
-    if IDENTITY_ANY in run.identities and len(run.identities) > 1:
-        yield Run(run.place, run.value, (IDENTITY_ANY,))
-        yield Run(run.place, run.value, tuple(i for i in run.identities if i != IDENTITY_ANY))
-    elif run.identities:
-        yield run
+    named = run.identities - WILDCARD
+    if len(named) < len(run.identities):
+        yield Run(run.place, run.value, WILDCARD)
+    if named:
+        yield Run(run.place, run.value, named)
 
 
 def _missing(new: GroupEntries, old: GroupEntries) -> Iterator[Run]:
@@ -124,11 +124,10 @@ def _missing(new: GroupEntries, old: GroupEntries) -> Iterator[Run]:
         now, before = wanted.get(place, []), had.get(place, [])
         if now == before:
             continue
-        if not before:
-            yield from (Run(place, value, identities) for value, identities in now)
-            continue
-        held = {identity: value for value, identities in before for identity in identities}
         for value, identities in now:
-            yield Run(place, value, tuple(i for i in identities if held.get(i) != value))
-        kept = {identity for _, identities in now for identity in identities}
-        yield Run(place, b"", tuple(i for i in held if i not in kept))
+            yield Run(place, value, identities - _all(held for old_value, held in before if old_value == value))
+        yield Run(place, b"", _all(held for _, held in before) - _all(kept for _, kept in now))
+
+
+def _all(sets: Iterable[FrozenBitMap]) -> FrozenBitMap:
+    return FrozenBitMap.union(FrozenBitMap(), *sets)

@@ -1,8 +1,8 @@
 """What the kernel's maps hold, or should: packed entries, and those of the policy map in runs. Pure.
 
 A node of 100 policy groups that 10,000 identities may reach has a million policy entries. One by one they would cost
-the agent 200 MB and seconds; as runs (one value for many identities, whose tuple is that of the IR) they cost nothing
-until one of them changes.
+the agent 200 MB and seconds; as runs (one value for many identities, the very bitmap of the IR) they cost nothing until
+one of them changes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from pyroaring import FrozenBitMap
 
 from bpf.layout import POLICY_KEY, POLICY_VALUE, PolicyKey
 from policies.ir import EndpointPolicy
@@ -34,7 +36,7 @@ class Run:
 
     place: Place
     value: bytes
-    identities: tuple[int, ...]
+    identities: FrozenBitMap
 
     def keys(self, group: int) -> bytes:
         """Packed, one after the other."""
@@ -55,9 +57,9 @@ class GroupEntries:
     def count(self) -> int:
         return sum(len(run.identities) for run in self.runs)
 
-    def by_place(self) -> dict[Place, list[tuple[bytes, tuple[int, ...]]]]:
+    def by_place(self) -> dict[Place, list[tuple[bytes, FrozenBitMap]]]:
         """(value, identities) of each place."""
-        found: dict[Place, list[tuple[bytes, tuple[int, ...]]]] = {}
+        found: dict[Place, list[tuple[bytes, FrozenBitMap]]] = {}
         for run in self.runs:
             found.setdefault(run.place, []).append((run.value, run.identities))
         return found
@@ -105,6 +107,6 @@ def group_entries(keys: bytes, values: bytes) -> dict[int, GroupEntries]:
         runs.setdefault(value, array("I")).append(identity)
     found: dict[int, list[Run]] = {}
     for (group, *place), runs in sorted(places.items()):
-        made = [Run(Place(*place), value, tuple(sorted(runs[value]))) for value in sorted(runs)]
+        made = [Run(Place(*place), value, FrozenBitMap(runs[value])) for value in sorted(runs)]
         found.setdefault(group, []).extend(made)
     return {group: GroupEntries(tuple(made)) for group, made in found.items()}

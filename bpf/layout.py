@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -493,11 +493,12 @@ class PolicyKey:
             self.bits, self.group, self.identity, self.direction, self.protocol, port_bytes(self.port)
         )
 
-    def pack_all(self, identities: Sequence[int]) -> bytes:
+    def pack_all(self, identities: Iterable[int]) -> bytes:
         """This key for each of these identities instead of its own, one after the other."""
         raw = self.pack()
         head, tail = raw[:_IDENTITY_AT], raw[_IDENTITY_AT + 4 :]
-        return head + (tail + head).join(map(_IDENTITY.pack, identities)) + tail if identities else b""
+        middle = (tail + head).join(map(_IDENTITY.pack, identities))
+        return head + middle + tail if middle else b""
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
