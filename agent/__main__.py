@@ -1,6 +1,6 @@
 """Entry point of `deflector`: builds the command tree and turns errors of the user into one line and an exit code.
 
-0: done, or the answer is yes. 1: the answer is no. 2: usage or environment.
+0: done, or the answer is yes. 1: the answer is no. 2: usage or environment. 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import sys
 
-import click
+from agent.interrupt import quietly
+
+with quietly():
+    import click
 
 # gRPC's C core writes its own errors to stderr; ours say the same in one line. Read when grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from agent.cli import commands
-from agent.errors import EnvironmentProblem
+with quietly():
+    from agent.cli import commands
+    from agent.errors import EnvironmentProblem
 
 
 def main() -> None:

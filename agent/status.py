@@ -1,6 +1,7 @@
 """What a node says about itself: one JSON document, served over gRPC on agent.sock, and its form for people.
 
-The service is `deflector.Agent/Status`, Empty -> StringValue (the JSON text), so that it needs no schema of its own.
+The service is `deflector.Agent/Status`, nothing -> the JSON text, so that it needs no schema of its own. Asking is what
+scripts do in a loop: neither protobuf nor rich is imported for it.
 """
 
 from __future__ import annotations
@@ -8,16 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.empty_pb2 import Empty
-from google.protobuf.wrappers_pb2 import StringValue
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from agent.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 SERVICE = "deflector.Agent"
 METHOD = f"/{SERVICE}/Status"
@@ -27,12 +27,10 @@ TIMEOUT = 5.0  # seconds that a client waits for the answer
 def status_handler(document: Callable[[], Mapping[str, Any]]) -> grpc.GenericRpcHandler:
     """The gRPC handler that answers with the document of the moment."""
 
-    async def answer(_request: Empty, _context: grpc.aio.ServicerContext) -> StringValue:
-        return StringValue(value=json.dumps(document()))
+    async def answer(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+        return json.dumps(document()).encode()
 
-    method = grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=Empty.FromString, response_serializer=StringValue.SerializeToString
-    )
+    method = grpc.unary_unary_rpc_method_handler(answer)  # bytes in, bytes out
     return grpc.method_handlers_generic_handler(SERVICE, {"Status": method})
 
 
@@ -41,27 +39,28 @@ def fetch_status(socket: Path) -> dict[str, Any]:
     if not socket.exists():
         raise EnvironmentProblem(f"no agent at {socket}: start one with 'deflector run', or give its --run-dir")
     with grpc.insecure_channel(f"unix://{socket}") as channel:
-        call = channel.unary_unary(
-            METHOD, request_serializer=Empty.SerializeToString, response_deserializer=StringValue.FromString
-        )
         try:
-            answer = call(Empty(), timeout=TIMEOUT)
+            answer = channel.unary_unary(METHOD)(b"", timeout=TIMEOUT)
         except grpc.RpcError as error:
             raise EnvironmentProblem(
                 f"the agent at {socket} does not answer ({error.code().name}): is it alive?"
             ) from None
-    document: dict[str, Any] = json.loads(answer.value)
+    document: dict[str, Any] = json.loads(answer)
     return document
 
 
 def status_console() -> Console:
     """Standard output; where that is no terminal, wide enough for every row to stay one line."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=240)
 
 
 def print_status(document: Mapping[str, Any], console: Console) -> None:
     """The document for people: health first, then endpoints, slots and problems."""
+    from rich.text import Text
+
     for name, good, words in _headlines(document):
         console.print(Text.assemble((f"{name + ':':<13}", "bold"), ("OK  " if good else "!!  ", _colour(good)), words))
     if document["endpoints"]:
@@ -103,6 +102,8 @@ def _slot_table(slots: list[Mapping[str, Any]]) -> Table:
 
 
 def _table(*headings: str) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=True, overflow="ignore")

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from agent.errors import EnvironmentProblem
+from agent.interrupt import quietly
 
 
 @click.group()
@@ -25,8 +26,9 @@ def starwars() -> None:
     """
     if os.geteuid() != 0:
         raise EnvironmentProblem("the story is told in network namespaces: run it as root")
-    from conformance.errors import EnvironmentFailure
-    from conformance.story import tell
+    with quietly():
+        from conformance.errors import EnvironmentFailure
+        from conformance.story import tell
 
     try:
         good = asyncio.run(tell(Console(highlight=False)))

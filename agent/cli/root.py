@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 
 import click
+
+from agent.interrupt import quietly
 
 # command -> (module, attribute, short help as it stands in the list)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -28,7 +29,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
+        with quietly():
+            command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -38,7 +40,7 @@ class LazyGroup(click.Group):
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(importlib.metadata.version("deflector"), prog_name="deflector")
+@click.version_option(package_name="deflector", prog_name="deflector")
 def commands() -> None:
     """Cilium's network policies, enforced and explained on any veth-based CNI with a stock Envoy.
 

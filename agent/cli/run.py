@@ -13,6 +13,7 @@ import click
 from agent.cli.options import bpffs_option, run_dir_option
 from agent.config import DEFAULT_HUBBLE_ADDRESS, Config, RunDir
 from agent.errors import EnvironmentProblem
+from agent.interrupt import quietly
 
 
 class PortSpan(click.ParamType[tuple[int, int]]):
@@ -80,6 +81,7 @@ def run(
     problem = config.run_dir.problem()
     if problem:
         raise EnvironmentProblem(problem)
-    from agent.node import run_node
+    with quietly():
+        from agent.node import run_node
 
     sys.exit(asyncio.run(run_node(config)))

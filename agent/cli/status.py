@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from agent.cli.options import bpffs_option, run_dir_option
+from agent.interrupt import quietly
 
 
 @click.command(epilog="Example: deflector status --check   (before the first run: is this machine ready?)")
@@ -20,8 +21,9 @@ def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
     """Show the node's health, endpoints, slots and problems. Exit code 1 if it is not ready."""
     if check:
         sys.exit(_check(run_dir, bpffs, output))
-    from agent.config import RunDir
-    from agent.status import fetch_status, print_status, status_console
+    with quietly():
+        from agent.config import RunDir
+        from agent.status import fetch_status, print_status, status_console
 
     document = fetch_status(RunDir(run_dir.absolute()).agent_socket)
     if output == "json":
@@ -32,10 +34,11 @@ def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
 
 
 def _check(run_dir: Path, bpffs: Path, output: str) -> int:
-    from agent.doctor import examine, plain, print_checks
-    from agent.status import status_console
-    from bpf.features import State
-    from bpf.loader import Options
+    with quietly():
+        from agent.doctor import examine, plain, print_checks
+        from agent.status import status_console
+        from bpf.features import State
+        from bpf.loader import Options
 
     found = examine(Options(bpffs=bpffs.absolute(), run_dir=run_dir.absolute()))
     if output == "json":

@@ -95,6 +95,41 @@ def test_an_unknown_suite_is_refused_with_those_that_exist() -> None:
     assert "starwars" in refused(deflector("conformance", "run", "startrek"))
 
 
+INTERRUPTED = """
+import signal, sys
+
+module = sys.argv.pop(1)
+
+class Finger:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finger())
+from agent.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("click", ("status",)),
+        ("agent.cli.root", ("status",)),
+        ("agent.cli.observe", ("observe", "-f")),
+        ("flows.client", ("observe", "-f")),
+        ("grpc", ("status",)),
+        ("grpc._cython", ("status",)),
+        ("agent.doctor", ("status", "--check")),
+    ],
+)
+def test_ctrl_c_during_an_import_ends_without_a_word(module: str, words: tuple[str, ...]) -> None:
+    """A finger is on Ctrl-C at the very moment when this module is looked for."""
+    argv = [sys.executable, "-c", INTERRUPTED, module, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.privileged
 def test_no_root_no_node(manifests: Path, run_dir: Path) -> None:
     """Somebody else runs the command: the modules are loaded before, since he may not be able to read the checkout."""
