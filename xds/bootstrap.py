@@ -36,6 +36,10 @@ RUNTIME: dict[str, int | bool] = {
     "re2.max_program_size.warn_level": UNLIMITED_REGEX,
     # `.` is any byte: what xds.patterns assumes, and no header can hide behind bytes that are not UTF-8.
     "envoy.reloadable_features.re2_use_latin1_mode": True,
+    # A chunk ends where its length says, or the request is refused.
+    "envoy.reloadable_features.strict_chunk_parsing": True,
+    # Nothing that follows a handshake reaches the server before it has agreed (xds.routes relies on it).
+    "envoy.reloadable_features.http_pause_generic_upgrade_request_body": True,
 }
 
 

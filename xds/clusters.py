@@ -1,4 +1,4 @@
-"""The one upstream cluster: wherever the connection was going.
+"""The upstream clusters: wherever the connection was going, and the same for WebSocket handshakes.
 
 Pure.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.core.v3.base_pb2 import RoutingPriority
+from envoy.config.core.v3.base_pb2 import HeaderValueOption, RoutingPriority
+from envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import HeaderMutation
+from envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
 from xds.codec import MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
 from xds.resources import CLUSTER, Key, Resource, pack, resource
 
 ORIGINAL_DESTINATION = "original-destination"
+UPGRADE_DESTINATION = "original-destination:websocket"
+UPGRADE = "upgrade"
+WEBSOCKET_IN_TRANSIT = "deflector-websocket"  # what Envoy's router takes a handshake for (xds.routes)
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 CONNECT_TIMEOUT_S = 5
@@ -31,9 +36,17 @@ UNBOUNDED = 1_000_000_000
 KEEPALIVE_TIME_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 300, 60, 5
 
 
-def original_destination() -> Resource:
-    """The cluster resource: ORIGINAL_DST, told its destination by filter state (xds.listeners)."""
-    cluster = Cluster(name=ORIGINAL_DESTINATION, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
+def original_destinations() -> tuple[Resource, ...]:
+    """The cluster resources."""
+    handshakes = _http_options()
+    handshakes.http_filters.add(name="websocket", typed_config=pack(_restored_handshake()))
+    handshakes.http_filters.add(name="envoy.filters.http.upstream_codec", typed_config=pack(UpstreamCodec()))
+    return (_cluster(ORIGINAL_DESTINATION, _http_options()), _cluster(UPGRADE_DESTINATION, handshakes))
+
+
+def _cluster(name: str, options: HttpProtocolOptions) -> Resource:
+    """ORIGINAL_DST, told its destination by filter state (xds.listeners)."""
+    cluster = Cluster(name=name, type=Cluster.ORIGINAL_DST, lb_policy=Cluster.CLUSTER_PROVIDED)
     cluster.connection_pool_per_downstream_connection = True
     cluster.connect_timeout.FromSeconds(CONNECT_TIMEOUT_S)
     cluster.cleanup_interval.FromSeconds(CLEANUP_INTERVAL_S)
@@ -42,12 +55,20 @@ def original_destination() -> Resource:
     keepalive.keepalive_time.value = KEEPALIVE_TIME_S
     keepalive.keepalive_interval.value = KEEPALIVE_INTERVAL_S
     keepalive.keepalive_probes.value = KEEPALIVE_PROBES
-    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(_http_options()))
+    cluster.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
     return resource(CLUSTER, cluster)
 
 
-def cluster_key() -> Key:
-    return Key(CLUSTER, ORIGINAL_DESTINATION)
+def _restored_handshake() -> HeaderMutation:
+    filter_ = HeaderMutation()
+    restored = filter_.mutations.request_mutations.add().append
+    restored.header.key, restored.header.value = UPGRADE, "websocket"
+    restored.append_action = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS
+    return filter_
+
+
+def cluster_keys() -> tuple[Key, ...]:
+    return Key(CLUSTER, ORIGINAL_DESTINATION), Key(CLUSTER, UPGRADE_DESTINATION)
 
 
 def _no_limit(priority: RoutingPriority.ValueType) -> CircuitBreakers.Thresholds:

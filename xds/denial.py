@@ -12,6 +12,8 @@ BODY = "Access denied\r\n"
 DENY = "deny"  # no rule of the slot's rule set matched
 RETIRED = "retired"  # the slot's policy is gone
 UNDELIVERED = "undelivered"  # the listener has not been given its filter yet
+AMBIGUOUS_PATH = "ambiguous-path"  # servers may read the path differently (policies.ambiguity)
+AMBIGUOUS_HOST = "ambiguous-host"  # the same of the host, where a rule has a regular expression for it
 ALLOW_ALL = "allow"  # the rule set allows everything
 DRAINED = "drained"  # the slot's peers are now allowed without HTTP rules
 
@@ -23,6 +25,15 @@ DETAILS_SUFFIX = "]"
 METADATA_NAMESPACE = "envoy.filters.http.rbac"
 METADATA_POLICY = "enforced_effective_policy_id"
 METADATA_RESULT = "enforced_engine_result"
+
+# Dynamic metadata of requests that header actions found wanting: name -> expected value, name -> value that came.
+# Secrets are [redacted]. What was rejected is told where it was removed or replaced.
+MISSING_HEADERS = "deflector.headers.missing"
+REJECTED_HEADERS = "deflector.headers.rejected"
+
+# response_code_details of CONNECT, and its body: a tunnel could not be judged.
+NO_TUNNEL_DETAILS = "upgrade_failed"
+NO_TUNNEL_BODY = "Tunnels are not supported\r\n"
 
 # Where an entry names its slot: the route, or for requests refused before routing (malformed) this filter state.
 SLOT_FILTER_STATE = "deflector.slot"

@@ -10,9 +10,7 @@ import re
 
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLogFilter, ExtensionFilter
 from envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutation
-from envoy.config.core.v3 import base_pb2
 from envoy.config.core.v3.address_pb2 import CidrRange
-from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
 from envoy.extensions.access_loggers.filters.cel.v3.cel_pb2 import ExpressionFilter
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -24,11 +22,11 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3 import heade
 from policies.ir import Slot
 from xds import denial
 from xds.access_log import OPEN_TICK_MS, access_logs
-from xds.clusters import ORIGINAL_DESTINATION
-from xds.codec import FORWARDED_PROTO, KEPT_PROTO, MAX_HEADERS, MAX_HEADERS_KB, keep_http1_form
+from xds.codec import FORWARDED_PROTO, KEPT_PROTO, MAX_HEADERS, MAX_HEADERS_KB, NO_HOST, keep_http1_form
 from xds.filters import HTTP_FILTERS
 from xds.options import Options
 from xds.resources import pack
+from xds.routes import copy_header, virtual_host
 
 STAT_PREFIX = "deflector"
 
@@ -54,8 +52,6 @@ NO_TRUSTED_HOPS = 1 << 31
 # No address has this prefix: nobody is internal, and nobody's x-envoy-* headers have power over the proxy.
 _NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len={"value": 32})
 
-_OVERWRITE = base_pb2.HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
-
 
 def connection_manager(slot: Slot, options: Options) -> HttpConnectionManager:
     """The connection manager of one slot."""
@@ -68,31 +64,12 @@ def connection_manager(slot: Slot, options: Options) -> HttpConnectionManager:
     )
     manager.access_log_options.access_log_flush_interval.FromMilliseconds(OPEN_TICK_MS)
     manager.route_config.name = slot.name
-    manager.route_config.virtual_hosts.append(_virtual_host(slot))
+    manager.route_config.virtual_hosts.append(virtual_host(slot))
     _keep_headers(manager)
     _keep_protocol(manager)
     _no_timeouts(manager)
     _normalise_paths(manager)
     return manager
-
-
-def _virtual_host(slot: Slot) -> VirtualHost:
-    """One route for everything. It bears the slot's name for the access log (xds.access_log)."""
-    route = Route(name=slot.name)
-    route.match.prefix = ""
-    route.route.cluster = ORIGINAL_DESTINATION
-    route.route.timeout.FromSeconds(0)
-    route.request_headers_to_remove.append(FORWARDED_PROTO)
-    route.request_headers_to_add.append(_copy_header(KEPT_PROTO, FORWARDED_PROTO))
-    host = VirtualHost(name=slot.name, domains=["*"], routes=[route])
-    host.request_headers_to_remove.append(KEPT_PROTO)  # the route's actions come before the virtual host's
-    return host
-
-
-def _copy_header(source: str, target: str) -> base_pb2.HeaderValueOption:
-    """Set the target to the source's value; an empty value adds nothing."""
-    header = base_pb2.HeaderValue(key=target, value=f"%REQ({source})%")
-    return base_pb2.HeaderValueOption(header=header, append_action=_OVERWRITE)
 
 
 def _keep_headers(manager: HttpConnectionManager) -> None:
@@ -108,7 +85,7 @@ def _keep_headers(manager: HttpConnectionManager) -> None:
     manager.internal_address_config.cidr_ranges.append(_NOBODY)
     manager.forward_client_cert_details = HttpConnectionManager.ALWAYS_FORWARD_ONLY
     keep = header_mutation_pb2.HeaderMutation(
-        mutations=[HeaderMutation(remove=KEPT_PROTO), HeaderMutation(append=_copy_header(FORWARDED_PROTO, KEPT_PROTO))]
+        mutations=[HeaderMutation(remove=KEPT_PROTO), HeaderMutation(append=copy_header(FORWARDED_PROTO, KEPT_PROTO))]
     )
     manager.early_header_mutation_extensions.add(
         name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(keep)
@@ -118,9 +95,12 @@ def _keep_headers(manager: HttpConnectionManager) -> None:
 def _keep_protocol(manager: HttpConnectionManager) -> None:
     http1 = manager.http_protocol_options
     http1.accept_http_10 = True
+    http1.default_host_for_http_10 = NO_HOST
     keep_http1_form(http1)
     http1.ignore_http_11_upgrade.add().safe_regex.regex = IGNORED_UPGRADES
     manager.http2_protocol_options.allow_connect = True  # RFC 8441: WebSocket over HTTP/2
+    # A malformed request ends its stream (RFC 9113 8.1.1), not those of others on the connection.
+    manager.http2_protocol_options.override_stream_error_on_invalid_http_message.value = True
     manager.upgrade_configs.extend(HttpConnectionManager.UpgradeConfig(upgrade_type=upgrade) for upgrade in UPGRADES)
     manager.proxy_100_continue = True
     manager.max_request_headers_kb.value = MAX_HEADERS_KB
@@ -143,11 +123,16 @@ def _normalise_paths(manager: HttpConnectionManager) -> None:
 
 
 def _local_replies() -> LocalReplyConfig:
-    """The body of a denial. Only of a denial: Envoy answers 403 for other reasons too."""
-    expression = f"response.code_details.startsWith('{denial.DETAILS_PREFIX}')"
-    denied = ExtensionFilter(
+    """The bodies of a denial and of a refused tunnel. Only of these: Envoy answers 403 for other reasons too."""
+    denied = f"response.code_details.startsWith('{denial.DETAILS_PREFIX}')"
+    tunnel = f"response.code_details == '{denial.NO_TUNNEL_DETAILS}'"
+    return LocalReplyConfig(mappers=[_says(denied, denial.BODY), _says(tunnel, denial.NO_TUNNEL_BODY)])
+
+
+def _says(expression: str, body: str) -> ResponseMapper:
+    concerned = ExtensionFilter(
         name="envoy.access_loggers.extension_filters.cel", typed_config=pack(ExpressionFilter(expression=expression))
     )
-    mapper = ResponseMapper(filter=AccessLogFilter(extension_filter=denied))
-    mapper.body.inline_string = denial.BODY
-    return LocalReplyConfig(mappers=[mapper])
+    mapper = ResponseMapper(filter=AccessLogFilter(extension_filter=concerned))
+    mapper.body.inline_string = body
+    return mapper

@@ -28,7 +28,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from policies.ir import Slot
 from policies.types import Direction
 from xds import denial
-from xds.clusters import KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, KEEPALIVE_TIME_S, cluster_key
+from xds.clusters import KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, KEEPALIVE_TIME_S, cluster_keys
 from xds.filters.rbac import filter_key
 from xds.hcm import connection_manager
 from xds.options import Options
@@ -65,7 +65,7 @@ def listener_resource(slot: Slot, port: int, options: Options) -> Resource:
     listener.listener_filters.add(
         name="envoy.filters.listener.original_src", typed_config=pack(OriginalSrc(mark=marks.upstream))
     )
-    return resource(LISTENER, listener, refers=(cluster_key(), filter_key(slot)))
+    return resource(LISTENER, listener, refers=(*cluster_keys(), filter_key(slot)))
 
 
 def _address(host: str, port: int) -> Address:

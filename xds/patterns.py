@@ -55,6 +55,8 @@ def _options() -> re2.Options:
 
 OPTIONS = _options()
 
+_EVERYTHING = (Literal("", is_prefix=True),)
+
 
 @lru_cache(maxsize=65536)
 def check(pattern: str) -> Compiled:
@@ -68,6 +70,17 @@ def check(pattern: str) -> Compiled:
         text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
         raise PatternError(f"regex {pattern!r}: {text}") from None
     return Compiled(pattern, compiled.programsize)
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Whether the whole text matches; raise PatternError where RE2 refuses the pattern."""
+    check(pattern)
+    return re2.compile(pattern.encode(), OPTIONS).fullmatch(text.encode()) is not None
+
+
+def is_anything(pattern: str) -> bool:
+    """Whether the pattern is known to match every value: `.*`, as no value has a newline."""
+    return literals(pattern) == _EVERYTHING
 
 
 def escape(literal: Literal) -> str:

@@ -3,6 +3,7 @@
 Pure. The tree is a chain of stages; a stage that matches ends it with ALLOW and the name of the rule, one that does
 not goes on to the next by its `on_no_match`, and the last goes to the named deny:
 
+    guards: what servers may read differently is denied (xds.guards)
     rules for any method, without a literal host
       exact paths (map) -> prefixes (trie) -> other paths (joined regexes) -> rules with conditions (list)
     method map: GET, POST, ... (rules without a method need not be repeated here: they have been tried)
@@ -22,30 +23,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
-
-from envoy.config.rbac.v3 import rbac_pb2
-from envoy.type.matcher.v3 import http_inputs_pb2
 
 from policies.ir import HeaderMatch, HttpRule, RuleSet
 from xds import joined, patterns
-from xds.codec import FORWARDED_PROTO, KEPT_PROTO
-from xds.core.v3.extension_pb2 import TypedExtensionConfig
+from xds.codec import NO_HOST
 from xds.denial import ALLOW_ALL, DENY
-from xds.resources import pack
+from xds.guards import guards
+from xds.matching import OnMatch, Predicate, Stage, act, chain, condition_tests, header_input, holds, regex, write_and
 from xds.type.matcher.v3.matcher_pb2 import Matcher
-
-_PRESENT = r"\C*"  # any bytes at all: `.*` would miss a newline, and in UTF-8 mode bytes that are not UTF-8
-
-_ANY_PATH = (patterns.Literal("", is_prefix=True),)
-
-OnMatch: TypeAlias = Matcher.OnMatch
-Predicate: TypeAlias = Matcher.MatcherList.Predicate
-Test: TypeAlias = Matcher.MatcherList.Predicate.SinglePredicate
-Stage = Callable[[Matcher], None]
-Ending = Callable[[OnMatch], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +65,13 @@ class _Clause:
 
 
 def rule_name(rule: HttpRule) -> str:
-    """Short and stable: depends on what the rule matches and on nothing else."""
-    return "rule:" + _digest(rule.match_key)
+    """Short and stable: depends on what the rule matches and on nothing else; nor on secrets, as it is shown."""
+    return "rule:" + _digest(_shown(rule))
+
+
+def _shown(rule: HttpRule) -> tuple[object, ...]:
+    headers = ((header.name, "" if header.value is None else f"={header.value}") for header in rule.headers)
+    return (rule.method, rule.path, rule.host, tuple(headers))
 
 
 def _digest(value: object) -> str:
@@ -88,7 +80,8 @@ def _digest(value: object) -> str:
 
 def compile_tree(rule_set: RuleSet) -> Tree:
     """The matcher tree of a rule set; raises patterns.PatternError or ValueError naming the rule's field."""
-    rules = sorted({rule.match_key: rule for rule in rule_set.http}.values(), key=lambda rule: rule.match_key)
+    available = {rule.match_key: rule for rule in rule_set.http if not rule.unavailable}
+    rules = [available[key] for key in sorted(available)]
     for rule in rules:
         _check(rule)
     builder = _Builder()
@@ -101,7 +94,7 @@ def compile_tree(rule_set: RuleSet) -> Tree:
 def constant_tree(name: str, *, allow: bool) -> Matcher:
     """A matcher that gives every request the same answer. An empty map is refused by Envoy; this has none."""
     matcher = Matcher()
-    _act(matcher.on_no_match, name, allow=allow)
+    act(matcher.on_no_match, name, allow=allow)
     return matcher
 
 
@@ -133,7 +126,7 @@ class _Builder:
 
     def root(self, target: OnMatch, rules: Sequence[HttpRule], *, allow_all: bool) -> None:
         if allow_all:
-            _act(target, ALLOW_ALL, allow=True)
+            act(target, ALLOW_ALL, allow=True)
             return
         by_method: dict[str, list[HttpRule]] = defaultdict(list)
         any_method: list[HttpRule] = []
@@ -146,11 +139,12 @@ class _Builder:
         more = self._hosts(any_method)
         if by_method:
             more = [self._methods(by_method, any_method), *more]
-        self._subtree(target, [c for c in map(_general, any_method) if c], more)
+        clauses = [c for c in map(_general, any_method) if c]
+        chain(target, guards(rules), lambda rest: self._subtree(rest, clauses, more))
 
     def _methods(self, by_method: Mapping[str, list[HttpRule]], any_method: Sequence[HttpRule]) -> Stage:
         def write(matcher: Matcher) -> None:
-            matcher.matcher_tree.input.CopyFrom(_input(":method"))
+            matcher.matcher_tree.input.CopyFrom(header_input(":method"))
             entries = matcher.matcher_tree.exact_match_map.map
             for method in sorted(by_method):
                 rules = by_method[method]
@@ -163,23 +157,23 @@ class _Builder:
         """Stages for the clauses, then more; or one action where some clause asks for nothing at all."""
         for clause in clauses:
             if clause.condition.is_none and not _path(clause.rule):
-                _act(target, self._name([clause.rule]), allow=True)
+                act(target, self._name([clause.rule]), allow=True)
                 return
-        _chain(target, [*self._flat(clauses), *more], _deny)
+        chain(target, [*self._flat(clauses), *more], _deny)
 
     def _hosts(self, any_method: Sequence[HttpRule], of_method: Sequence[HttpRule] = ()) -> list[Stage]:
         """A map of literal hosts, or nothing. The method of `of_method` has been matched already."""
         by_host: dict[str, list[_Clause]] = defaultdict(list)
         for rules, is_matched in ((any_method, False), (of_method, True)):
             for rule in rules:
-                for host in _literal_hosts(rule) or ():
+                for host in set(_literal_hosts(rule) or ()) - {NO_HOST}:
                     method = "" if is_matched else rule.method
                     by_host[host].append(_Clause(rule, _Condition(method, "", rule.headers)))
         if not by_host:
             return []
 
         def write(matcher: Matcher) -> None:
-            matcher.matcher_tree.input.CopyFrom(_input(":authority"))
+            matcher.matcher_tree.input.CopyFrom(header_input(":authority"))
             entries = matcher.matcher_tree.exact_match_map.map
             for host in sorted(by_host):
                 self._subtree(entries[host], by_host[host])
@@ -213,38 +207,38 @@ class _Builder:
     def _path_map(self, entries: Mapping[str, list[HttpRule]], *, is_prefix: bool) -> Stage:
         def write(matcher: Matcher) -> None:
             tree = matcher.matcher_tree
-            tree.input.CopyFrom(_input(":path"))
+            tree.input.CopyFrom(header_input(":path"))
             into = (tree.prefix_match_map if is_prefix else tree.exact_match_map).map
             for text in sorted(entries):
-                _act(into[text], self._name(entries[text]), allow=True)
+                act(into[text], self._name(entries[text]), allow=True)
 
         return write
 
-    def _list(self, regex: Sequence[HttpRule], conditional: Mapping[_Condition, list[HttpRule]]) -> Stage:
+    def _list(self, joint: Sequence[HttpRule], conditional: Mapping[_Condition, list[HttpRule]]) -> Stage:
         def write(matcher: Matcher) -> None:
             entries = matcher.matcher_list.matchers
-            for chunk in _chunks(regex):
+            for chunk in _chunks(joint):
                 entry = entries.add()
-                entry.predicate.single_predicate.CopyFrom(_regex(":path", chunk.pattern))
-                _act(entry.on_match, self._name(chunk.rules), allow=True)
+                entry.predicate.single_predicate.CopyFrom(regex(":path", chunk.pattern))
+                act(entry.on_match, self._name(chunk.rules), allow=True)
             for condition in sorted(conditional, key=_condition_key):
                 for chunk in _condition_chunks(conditional[condition]):
                     entry = entries.add()
-                    _write_and(entry.predicate, [*_tests(condition), *_path_test(chunk)])
-                    _act(entry.on_match, self._name(chunk.rules), allow=True)
+                    write_and(entry.predicate, [*_tests(condition), *_path_test(chunk)])
+                    act(entry.on_match, self._name(chunk.rules), allow=True)
 
         return write
 
     def _name(self, rules: Sequence[HttpRule]) -> str:
         """The name of a leaf: its rule's, or of the chunk that the rules are joined in."""
-        name = rule_name(rules[0]) if len(rules) == 1 else "rules:" + _digest([rule.match_key for rule in rules])
-        self.names[name] = tuple(rules)
+        name = rule_name(rules[0]) if len(rules) == 1 else "rules:" + _digest([_shown(rule) for rule in rules])
+        self.names[name] = tuple(sorted({*self.names.get(name, ()), *rules}, key=lambda rule: rule.match_key))
         return name
 
 
 def _path(rule: HttpRule) -> str:
     """The path pattern, "" where it is any path: also `.*`, as every request has a path, and none has a newline."""
-    return "" if not rule.path or patterns.literals(rule.path) == _ANY_PATH else rule.path
+    return "" if not rule.path or patterns.is_anything(rule.path) else rule.path
 
 
 def _literal_hosts(rule: HttpRule) -> tuple[str, ...] | None:
@@ -293,63 +287,14 @@ def _condition_key(condition: _Condition) -> tuple[object, ...]:
     return (condition.method, condition.host, headers)
 
 
-def _tests(condition: _Condition) -> Iterator[Test]:
-    """Cheapest first: an AND stops at the first that fails."""
-    for header in condition.headers:
-        name = header.name.lower()
-        seen = KEPT_PROTO if name == FORWARDED_PROTO else name
-        yield _regex(seen, _PRESENT) if header.value is None else _exact(seen, header.value)
-    if condition.host:
-        yield _regex(":authority", condition.host)
-    if condition.method:
-        yield _regex(":method", condition.method)
+def _tests(condition: _Condition) -> Iterator[Predicate]:
+    return condition_tests(condition.method, condition.host, condition.headers)
 
 
-def _path_test(chunk: _Chunk) -> Iterator[Test]:
+def _path_test(chunk: _Chunk) -> Iterator[Predicate]:
     if chunk.pattern:
-        yield _regex(":path", chunk.pattern)
-
-
-def _write_and(target: Predicate, tests: Sequence[Test]) -> None:
-    if len(tests) == 1:  # and_matcher wants two at least
-        target.single_predicate.CopyFrom(tests[0])
-        return
-    for test in tests:
-        target.and_matcher.predicate.add().single_predicate.CopyFrom(test)
-
-
-def _input(header: str) -> TypedExtensionConfig:
-    """`:path` by header input includes the query string, as Cilium's `path` does; `url_path` inputs would not."""
-    config = http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=header)
-    return TypedExtensionConfig(name=header, typed_config=pack(config))
-
-
-def _regex(header: str, pattern: str) -> Test:
-    predicate = Test(input=_input(header))
-    predicate.value_match.safe_regex.google_re2.SetInParent()  # required: Envoy refuses a regex without an engine
-    predicate.value_match.safe_regex.regex = pattern
-    return predicate
-
-
-def _exact(header: str, value: str) -> Test:
-    predicate = Test(input=_input(header))
-    predicate.value_match.exact = value
-    return predicate
-
-
-def _act(target: OnMatch, name: str, *, allow: bool) -> None:
-    action = rbac_pb2.Action(name=name, action=rbac_pb2.RBAC.ALLOW if allow else rbac_pb2.RBAC.DENY)
-    target.action.name = "action"
-    target.action.typed_config.CopyFrom(pack(action))
+        yield holds(regex(":path", chunk.pattern))
 
 
 def _deny(target: OnMatch) -> None:
-    _act(target, DENY, allow=False)
-
-
-def _chain(target: OnMatch, stages: Sequence[Stage], last: Ending) -> None:
-    """Write the stages one behind the other, each on the on_no_match of the one before, and the ending after all."""
-    for stage in stages:
-        stage(target.matcher)
-        target = target.matcher.on_no_match
-    last(target)
+    act(target, DENY, allow=False)

@@ -1,4 +1,4 @@
-"""NodePolicy -> ResourceTable: per slot a listener, if it has a port, and a filter of the same name; one cluster.
+"""NodePolicy -> ResourceTable: per slot a listener, if it has a port, and a filter of the same name; two clusters.
 
 Pure. A slot that cannot be translated becomes an error and the others go on; the cache then keeps what it last served
 for that slot, so nothing is undone because one rule is bad.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from policies import ir
-from xds.clusters import original_destination
+from xds.clusters import original_destinations
 from xds.filters.rbac import filter_resource
 from xds.listeners import listener_resource
 from xds.options import DEFAULT_MARKS, Marks, Options
@@ -30,12 +30,12 @@ class Translator:
 
     def __init__(self, options: Options | None = None) -> None:
         self._options = options or Options()
-        self._cluster = original_destination()
+        self._clusters = original_destinations()
         self._last: dict[str, tuple[Input, tuple[Resource, ...]]] = {}
 
     def translate(self, node: ir.NodePolicy, ports: Mapping[str, int]) -> ResourceTable:
         """Translate every slot of the node. `ports` gives slots that are to listen their proxy port, by name."""
-        resources: list[Resource] = [self._cluster]
+        resources: list[Resource] = [*self._clusters]
         errors: list[TranslationError] = []
         remembered: dict[str, tuple[Input, tuple[Resource, ...]]] = {}
         for slot in sorted(node.slots, key=lambda slot: slot.name):

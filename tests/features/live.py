@@ -54,8 +54,9 @@ def _plain(one: Resource, origin_port: int | None) -> Resource:
     set_state, manager = listener.filter_chains[0].filters
     if origin_port is None:
         config = HttpConnectionManager.FromString(manager.typed_config.value)
-        route = config.route_config.virtual_hosts[0].routes[0]
-        route.direct_response.status = 200
+        for route in config.route_config.virtual_hosts[0].routes:
+            if route.HasField("route"):
+                route.direct_response.status = 200
         manager.typed_config.CopyFrom(pack(config))
     else:
         state = SetFilterState.FromString(set_state.typed_config.value)

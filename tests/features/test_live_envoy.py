@@ -225,13 +225,21 @@ async def test_an_escaped_slash_is_sent_back_unescaped(live: Node) -> None:
     assert (answer.status, answer.headers["location"]) == (307, "/a/b")
 
 
-@pytest.mark.parametrize("path", [b"/a\xff", b"/a?\xff", b"/a\x01", b"/a\x0b", b"/a\rb", b"/a\nb", b"/a b"])
+@pytest.mark.parametrize("path", [b"/a\xff", b"/a?\xff", b"/a\x01", b"/a\x0b", b"/a\rb", b"/a b"])
 async def test_no_path_has_bytes_that_a_prefix_and_its_regex_read_differently(live: Node, path: bytes) -> None:
     """`/a.*` is looked up as a prefix: equal to the regex only where no newline and no broken UTF-8 gets through."""
     await live.apply(slot("web", rule("GET", "/a.*")))
     answer = await (await live.client("web")).send(b"GET " + path + b" HTTP/1.1\r\nHost: h\r\n\r\n")
     assert answer.status == 400
     assert live.origin.heads == []
+
+
+async def test_a_line_that_ends_early_is_http_0_9_and_judged_without_the_rest(live: Node) -> None:
+    await live.apply(slot("web", rule("GET", "/a.*")))
+    answer = await (await live.client("web")).send(b"GET /a\nb HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert (answer.status, answer.is_closed) == (200, True)
+    [head] = live.origin.heads
+    assert head == f"GET /a HTTP/1.1\r\nhost: 127.0.0.1:{live.port('web')}\r\n\r\n".encode()
 
 
 async def test_a_denial_of_policy_is_told_from_other_refusals(live: Node) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from policies.ir import NodePolicy, SlotState
+from dataclasses import replace
+
+from policies.ir import HeaderAction, Mismatch, NodePolicy, Secret, SlotState
 from policies.types import Direction, PortRange
 from tests.xds.make import node, rule, slot
 
@@ -30,6 +32,21 @@ CASES: dict[str, NodePolicy] = {
             rule("", "/any-method"),
             rule("G.*", "/odd-method"),
             rule("", "", host=r"a\.example|b\.example"),
+        )
+    ),
+    "header-actions": node(
+        slot(
+            "ingress:256:80",
+            rule("GET", "/plain"),
+            replace(
+                rule("GET", "/a(/.*)?"),
+                header_actions=(
+                    HeaderAction("X-Log", Mismatch.LOG, "1"),
+                    HeaderAction("X-Add", Mismatch.ADD, "1"),
+                    HeaderAction("X-Del", Mismatch.DELETE, "1"),
+                    HeaderAction("X-Rep", Mismatch.REPLACE, Secret("not-so-secret")),
+                ),
+            ),
         )
     ),
 }

@@ -13,6 +13,7 @@ import re2
 from envoy.config.rbac.v3.rbac_pb2 import RBAC, Action
 from envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
 
+from policies.ambiguity import ambiguous_path
 from policies.ir import HttpRule, RuleSet
 
 LATIN1 = re2.Options()
@@ -38,7 +39,15 @@ def full_match(pattern: str, text: str) -> bool:
 
 def rules_allow(rule_set: RuleSet, request: Request) -> bool:
     """The meaning of a rule set, said as plainly as can be."""
-    return bool(rule_set.wildcard) or any(_rule_matches(rule, request) for rule in rule_set.http)
+    if rule_set.allows_all:
+        return True
+    if ambiguous_path(request.path) and any(_is_about_many_paths(rule) for rule in rule_set.http):
+        return False
+    return any(_rule_matches(rule, request) for rule in rule_set.http)
+
+
+def _is_about_many_paths(rule: HttpRule) -> bool:
+    return rule.path not in ("", ".*") and any(sign in rule.path for sign in ("*", "[", "a.b", "(?i)"))
 
 
 def _rule_matches(rule: HttpRule, request: Request) -> bool:
@@ -106,6 +115,8 @@ def _holds(predicate: Any, request: Request) -> bool:
         case "single_predicate":
             value = _value(predicate.single_predicate.input, request)
             return value is not None and _value_matches(predicate.single_predicate.value_match, value)
+        case "not_matcher":
+            return not _holds(predicate.not_matcher, request)
     raise AssertionError("no other predicate is ours")
 
 

@@ -10,6 +10,7 @@ from tests.xds.matcher import Request
 METHODS = ("GET", "POST", "PUT", "GETS")
 HOSTS = ("a.example", "b.example", "axexample", "a.example:80")
 PATHS = ("/", "/a", "/a/", "/a/b", "/ab", "/a/b/c", "/b", "/a?x=1", "/a.b", "/axb", "/a/1", "/a/12", "/b/1")
+ODD_PATHS = ("/a/...", "/a/%zz", "/a/..%20/b", "/a?x=%zz", "/a;x/b")
 HEADERS = ("x-a", "x-b")
 VALUES = ("1", "2", "")
 
@@ -34,7 +35,7 @@ rule_sets = st.builds(RuleSet, st.lists(rules, max_size=12).map(tuple))
 requests = st.builds(
     Request,
     st.sampled_from(METHODS),
-    st.sampled_from(PATHS),
+    st.sampled_from((*PATHS, *ODD_PATHS)),
     st.sampled_from(HOSTS),
     st.dictionaries(st.sampled_from(HEADERS), st.sampled_from(VALUES)),
 )

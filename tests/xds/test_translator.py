@@ -11,6 +11,8 @@ from xds.resources import CLUSTER, FILTER, LISTENER, Key, ResourceTable
 from xds.snapshot import snapshot
 from xds.translator import Marks, Options, Translator, translate
 
+CLUSTERS = ("original-destination", "original-destination:websocket")
+
 
 def listener(table: ResourceTable, name: str) -> Listener:
     return Listener.FromString(table.by_key()[Key(LISTENER, name)].body)
@@ -19,7 +21,7 @@ def listener(table: ResourceTable, name: str) -> Listener:
 def test_each_slot_is_a_listener_and_a_filter_of_its_name() -> None:
     table = translate(node(slot("b"), slot("a")), {"a": 10_000, "b": 10_001})
     assert [(r.key.type_url, r.key.name) for r in table.resources] == [
-        (CLUSTER, "original-destination"),
+        *((CLUSTER, name) for name in CLUSTERS),
         (FILTER, "a"),
         (FILTER, "b"),
         (LISTENER, "a"),
@@ -34,13 +36,13 @@ def test_a_bad_slot_is_an_error_and_the_others_go_on() -> None:
     assert error.slot == "bad"
     assert error.message.startswith("path: regex '[': missing ]")
     assert "CiliumNetworkPolicy default/rule1 spec.ingress[0].toPorts[0].rules.http[0]" in error.message
-    assert {r.key.name for r in table.resources} == {"good", "original-destination"}
+    assert {r.key.name for r in table.resources} == {"good", *CLUSTERS}
 
 
 def test_a_slot_without_a_port_has_no_listener_and_keeps_its_filter() -> None:
     table = translate(node(slot("a")), {})
     assert not table.errors
-    assert [r.key for r in table.resources] == [Key(CLUSTER, "original-destination"), Key(FILTER, "a")]
+    assert [r.key for r in table.resources] == [*(Key(CLUSTER, name) for name in CLUSTERS), Key(FILTER, "a")]
 
 
 def test_a_port_is_a_number_that_can_be_listened_on() -> None:
@@ -48,8 +50,8 @@ def test_a_port_is_a_number_that_can_be_listened_on() -> None:
     assert [e.message for e in translate(node(slot("a")), {"a": 65536}).errors] == ["65536 is not a port"]
 
 
-def test_no_slots_are_one_cluster() -> None:
-    assert [r.key.type_url for r in translate(NodePolicy(1), {}).resources] == [CLUSTER]
+def test_no_slots_are_the_clusters_alone() -> None:
+    assert [r.key.type_url for r in translate(NodePolicy(1), {}).resources] == [CLUSTER] * len(CLUSTERS)
 
 
 def test_an_edit_of_rules_changes_the_filter_and_nothing_else() -> None:

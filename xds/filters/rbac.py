@@ -13,6 +13,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 
 from policies.ir import Slot, SlotState
 from xds import denial
+from xds.header_actions import CHAIN_TYPE, followed_by_actions
 from xds.options import Options
 from xds.rbac_tree import compile_tree, constant_tree
 from xds.resources import FILTER, TYPE_PREFIX, Key, Resource, pack, resource
@@ -27,7 +28,7 @@ def http_filter(slot: Slot, _: Options) -> HttpFilter:
     discovery.config_source.ads.SetInParent()
     discovery.config_source.resource_api_version = ApiVersion.V3
     discovery.default_config.CopyFrom(pack(RBAC(matcher=constant_tree(denial.UNDELIVERED, allow=False))))
-    discovery.type_urls.append(RBAC_TYPE)
+    discovery.type_urls.extend((RBAC_TYPE, CHAIN_TYPE))
     return entry
 
 
@@ -37,9 +38,14 @@ def filter_key(slot: Slot) -> Key:
 
 
 def filter_resource(slot: Slot) -> Resource:
-    """The slot's verdict as a resource. Raises patterns.PatternError or ValueError for a rule that cannot be said."""
-    config = TypedExtensionConfig(name=slot.name, typed_config=pack(rbac_config(slot)))
-    return resource(FILTER, config)
+    """The slot's verdict as a resource, and behind it the header actions of its rules where they have any.
+
+    One resource, so that an edit changes both for the same request, and who has no actions pays for none.
+    Raises patterns.PatternError or ValueError for a rule that cannot be said.
+    """
+    verdict = rbac_config(slot)
+    chain = followed_by_actions(verdict, slot.rule_set.http) if slot.state is SlotState.ACTIVE else None
+    return resource(FILTER, TypedExtensionConfig(name=slot.name, typed_config=pack(chain or verdict)))
 
 
 def rbac_config(slot: Slot) -> RBAC:
