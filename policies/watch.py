@@ -2,7 +2,8 @@
 
 A change is found by looking at the folder again, not by believing the notification: editors rename, kubelets swap the
 `..data` link of a ConfigMap, and links point out of the folder. What looks like a loss (a file gone, or empty) is
-looked at twice: taking a policy out of force opens what it closes.
+looked at twice: taking a policy out of force opens what it closes. An empty folder in the place of the one that was
+read is no loss of files but of the folder: a mount that is gone shows what is below it.
 """
 
 from __future__ import annotations
@@ -20,19 +21,25 @@ from watchfiles import awatch
 
 from policies.manifests import TEXT_MAX, FileEvent
 
-__all__ = ["FileEvent", "watch_folder"]
+__all__ = ["FileEvent", "read_folder", "watch_folder"]
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 LOSS_GRACE_MS: Final = 150  # editors that write in place leave a file empty, or away, for some milliseconds
 RESCAN_MS: Final = 1000  # links that point out of the folder give no notification, and a folder may be replaced
+REPLACED: Final = "is another one now, and empty: is its mount gone? What was in it stays in force until it has files"
 HOLD_OFF: Final = 10  # a folder that never becomes quiet is looked at after so many quiet times
+
+
+def read_folder(folder: Path) -> tuple[FileEvent, ...]:
+    """Every manifest of the folder as it is now, sorted: what `watch_folder` yields first."""
+    return _View(folder).look()
 
 
 async def watch_folder(folder: Path, quiet_ms: int) -> AsyncIterator[tuple[FileEvent, ...]]:
     """First every manifest there is, sorted (perhaps none), then changes, once they have been quiet for `quiet_ms`.
 
-    Never ends. A folder that is missing or unreadable is an event of the folder itself, with an error, and what was
-    read from it before stays; it is watched again as soon as it is there.
+    Never ends. A folder that is missing, unreadable or replaced by an empty one is an event of the folder itself, with
+    an error, and what was read from it before stays; it is watched again as soon as it is there and something is in it.
     """
     view = _View(folder)
     yield await asyncio.to_thread(view.look)
@@ -87,6 +94,7 @@ class _View:
 
     folder: Path
     has_losses: bool = False
+    _home: tuple[int, int] | None = None  # device and inode of the folder that had the files
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _told: dict[str, FileEvent] = field(default_factory=dict)
 
@@ -96,10 +104,12 @@ class _View:
         self.has_losses = False
         here = str(self.folder)
         try:
-            with os.scandir(self.folder) as entries:
-                names = sorted(e.name for e in entries if e.name.endswith(SUFFIXES) and not e.name.startswith("."))
+            home, names = _list(self.folder)
         except OSError as error:
             return self._tell([FileEvent(here, None, f"the folder of manifests: {_words(error)}")])
+        if not names and self._told.keys() - {here} and home != self._home:
+            return self._tell([FileEvent(here, None, f"the folder of manifests {REPLACED}")])
+        self._home = home
         found = {str(self.folder / name): self._read(str(self.folder / name)) for name in names}
         events = [FileEvent(here, None)] if here in self._told else []
         for path, event in found.items():
@@ -149,6 +159,18 @@ class _View:
             return FileEvent(path, None, _words(error))
         self._stamps[path] = stamp
         return FileEvent(path, text)
+
+
+def _list(folder: Path) -> tuple[tuple[int, int], list[str]]:
+    """Device and inode of the folder, and the names of its manifests; both of the same folder, whoever swaps it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        with os.scandir(fd) as entries:
+            names = sorted(e.name for e in entries if e.name.endswith(SUFFIXES) and not e.name.startswith("."))
+    finally:
+        os.close(fd)
+    return (found.st_dev, found.st_ino), names
 
 
 def _inode(folder: Path) -> tuple[int, int] | None:

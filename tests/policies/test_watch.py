@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from policies.watch import LOSS_GRACE_MS, FileEvent, watch_folder
+from policies.watch import LOSS_GRACE_MS, REPLACED, FileEvent, watch_folder
 
 QUIET_MS = 10
 
@@ -190,6 +190,47 @@ async def test_a_folder_that_vanishes_takes_nothing_with_it(tmp_path: Path) -> N
         w.write("a", "3")  # the new folder is watched as the old one was
         await w.until(a="3")
         assert "-a" not in w.history
+
+
+async def test_an_empty_folder_in_its_place_takes_nothing_with_it(tmp_path: Path) -> None:
+    """As when a mount is gone: what is below it shows. It counts again once something is in it."""
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("a")
+    (folder / "b.yaml").write_text("b")
+    async with watching(folder) as seen:
+        await seen.until(a="a", b="b")
+        folder.rename(tmp_path / "unmounted")
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty").rename(folder)
+        await seen.until(a="a", b="b", folder=f"the folder of manifests {REPLACED}")
+        (folder / "a.yaml").write_text("A")
+        await seen.until(a="A")
+
+
+async def test_a_mount_that_comes_back_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("a")
+    async with watching(folder) as seen:
+        await seen.until(a="a")
+        folder.rename(tmp_path / "unmounted")
+        folder.mkdir()
+        await seen.until(a="a", folder=f"the folder of manifests {REPLACED}")
+        folder.rmdir()
+        (tmp_path / "unmounted").rename(folder)
+        await seen.until(a="a")
+        assert "-a" not in seen.history
+
+
+async def test_files_that_are_deleted_one_by_one_are_gone(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(name)
+    async with watching(tmp_path) as seen:
+        await seen.until(a="a", b="b")
+        (tmp_path / "a.yaml").unlink()
+        (tmp_path / "b.yaml").unlink()
+        await seen.until()
 
 
 async def test_a_folder_may_come_later(tmp_path: Path) -> None:
