@@ -1,4 +1,4 @@
-"""What a galaxy consists of, as frozen values: pods, services, addresses. Pure.
+"""What a galaxy consists of, as frozen values: pods, hosts, services, addresses. Pure.
 
 Addresses follow from the order of the pods, so that the same blueprint gives the same manifests in every run; galaxies
 do not meet, for each lives in network namespaces of its own.
@@ -6,9 +6,12 @@ do not meet, for each lives in network namespaces of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 POD_NET_V4, POD_NET_V6 = "10.244.0.{}", "fd00:10:244::{:x}"
+REMOTE_POD_NET_V4, REMOTE_POD_NET_V6 = "10.244.1.{}", "fd00:10:244:1::{:x}"
 SERVICE_NET_V4, SERVICE_NET_V6 = "10.96.0.{}", "fd00:10:96::{:x}"
 NODE_V4, NODE_V6 = "172.18.0.2", "fd00:172:18::2"
 WORLD_V4, WORLD_V6 = "172.18.0.9", "fd00:172:18::9"
@@ -31,8 +34,21 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedPort:
+    """A container port with a name."""
+
+    name: str
+    number: int
+    protocol: str = "TCP"
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod. `alias` is its short name in scenarios, `name` the one of Kubernetes; `serves`: its HTTP ports (TCP)."""
+    """A pod. `alias` is its short name in scenarios, `name` the one of Kubernetes.
+
+    `serves`: its HTTP ports (TCP); one that serves also echoes UDP (at `echoes` and UDP_ECHO_PORT) and SCTP. A `remote`
+    pod lives on another node: here it is an address of the world, and an object.
+    """
 
     alias: str
     name: str
@@ -42,6 +58,9 @@ class Pod:
     namespace: str = "default"
     deployment: Deployment | None = None
     serves: tuple[int, ...] = ()
+    echoes: tuple[int, ...] = ()
+    named: tuple[NamedPort, ...] = ()
+    remote: bool = False
 
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6
@@ -56,8 +75,23 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """A machine outside, reached through the node: an address of the world. With `node_labels` it is another node of
+    the cluster, and there is a Node object for it."""
+
+    name: str
+    v4: str
+    v6: str
+    node_labels: Mapping[str, str] | None = None
+
+    def address(self, family: int) -> str:
+        return self.v4 if family == 4 else self.v6
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """A dual-stack ClusterIP service. `backends` are the pods that are ready behind it."""
+    """A dual-stack ClusterIP service. `backends` are the pods that are ready behind it; without a selector they are
+    hosts, listed by hand."""
 
     name: str
     v4: str
@@ -65,8 +99,9 @@ class Service:
     port: int
     target_port: int
     selector: tuple[tuple[str, str], ...]
-    backends: tuple[Pod, ...]
+    backends: tuple[Pod | Host, ...]
     namespace: str = "default"
+    labels: tuple[tuple[str, str], ...] = ()
 
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6
@@ -78,12 +113,24 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """A whole galaxy."""
+    """A whole galaxy. `namespaces` have labels; `objects` are manifests beside those of everything else."""
 
     name: str
     pods: tuple[Pod, ...]
     services: tuple[Service, ...] = ()
-    namespaces: tuple[str, ...] = ("default",)
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {"default": {}})
+    hosts: tuple[Host, ...] = ()
+    objects: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def local_pods(self) -> tuple[Pod, ...]:
+        """Pods with a veth on the node."""
+        return tuple(pod for pod in self.pods if not pod.remote)
+
+    @property
+    def outsiders(self) -> tuple[Pod | Host, ...]:
+        """Whoever lives in the world's network namespace, beside the world itself."""
+        return (*self.hosts, *(pod for pod in self.pods if pod.remote))
 
     def pod(self, alias: str) -> Pod:
         """The pod of that alias. Raises KeyError."""
@@ -91,6 +138,13 @@ class Blueprint:
             if pod.alias == alias:
                 return pod
         raise KeyError(alias)
+
+    def host(self, name: str) -> Host:
+        """The host of that name. Raises KeyError."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
 
     def service(self, name: str) -> Service:
         """The service of that name. Raises KeyError."""

@@ -12,20 +12,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from conformance.flow_view import Pattern, SeenFlow, missing, spell
-from conformance.scenario import INGRESS, Outcome, Probe
+from conformance.scenario import GRPC, INGRESS, Outcome, Probe
 
 DENIED_STATUS, DENIED_BODY = 403, "Access denied\r\n"
 REDIRECT_STATUS = 307  # Envoy's UNESCAPE_AND_REDIRECT
-L4_SUMMARY = {
-    ("tcp", 4): "TCP Flags: SYN",
-    ("tcp", 6): "TCP Flags: SYN",
+GRPC_DENIED, GRPC_DENIED_DETAILS = 7, DENIED_BODY  # PERMISSION_DENIED
+DENY_REASON = "POLICY_DENY"  # of a deny rule; POLICY_DENIED is what nobody allows
+ECHO = {4: 8, 6: 128}
+L4_NAME = {
+    ("tcp", 4): "TCP",
+    ("tcp", 6): "TCP",
     ("udp", 4): "UDP",
     ("udp", 6): "UDP",
-    ("icmp", 4): "ICMPv4 EchoRequest",
-    ("icmp", 6): "ICMPv6 EchoRequest",
+    ("sctp", 4): "SCTP",
+    ("sctp", 6): "SCTP",
+    ("icmp", 4): "ICMPv4",
+    ("icmp", 6): "ICMPv6",
 }
-L4_NAME = {("tcp", 4): "TCP", ("tcp", 6): "TCP", ("udp", 4): "UDP", ("udp", 6): "UDP", ("icmp", 4): "ICMPv4",
-           ("icmp", 6): "ICMPv6"}  # fmt: skip
+L4_SUMMARY = {"tcp": "TCP Flags: SYN", "udp": "UDP", "sctp": "SCTP"}
+ICMP_SUMMARY = {8: "EchoRequest", 13: "TimestampRequest", 15: "InfoRequest", 128: "EchoRequest"}
 
 
 class Reaction(StrEnum):
@@ -79,14 +84,16 @@ class Parties:
 
 
 REACTIONS: dict[Outcome, tuple[Reaction, ...]] = {
-    Outcome.ANSWERED: (Reaction.ANSWERED,),
-    Outcome.DIRECT: (Reaction.ANSWERED,),
-    Outcome.FORWARDED: (Reaction.ANSWERED,),
-    Outcome.DENIED: (Reaction.ANSWERED,),
-    Outcome.REDIRECTED: (Reaction.ANSWERED,),
+    **dict.fromkeys(Outcome, (Reaction.ANSWERED,)),
+    Outcome.PASSED: (Reaction.TIMEOUT,),
     Outcome.DROPPED: (Reaction.TIMEOUT,),
+    Outcome.FORBIDDEN: (Reaction.TIMEOUT,),
     Outcome.REFUSED: (Reaction.REFUSED, Reaction.RESET),
 }
+UNANSWERED = tuple(outcome for outcome, reactions in REACTIONS.items() if Reaction.TIMEOUT in reactions)
+BLOCKED = (Outcome.DROPPED, Outcome.FORBIDDEN)
+BY_SERVER = (Outcome.ANSWERED, Outcome.DIRECT, Outcome.OPEN, Outcome.ALLOWED, Outcome.FORWARDED)
+BY_PROXY = (Outcome.FORWARDED, Outcome.DENIED)
 
 
 def answer_problems(probe: Probe, parties: Parties, answer: Answer) -> list[str]:
@@ -95,20 +102,29 @@ def answer_problems(probe: Probe, parties: Parties, answer: Answer) -> list[str]
         return [f"expected {probe.expect}, got {answer}"]
     if probe.request is None or answer.reaction is not Reaction.ANSWERED:
         return []
-    status = {Outcome.DENIED: DENIED_STATUS, Outcome.REDIRECTED: REDIRECT_STATUS}.get(probe.expect, probe.status)
+    status = _status(probe)
     problems = [] if answer.status == status else [f"expected status {status}, got {answer}"]
-    if probe.expect is Outcome.DENIED and probe.request.method != "HEAD" and answer.body != DENIED_BODY:
-        problems.append(f"expected body {DENIED_BODY!r}, got {answer.body!r}")
+    denial = GRPC_DENIED_DETAILS if probe.request.http == GRPC else DENIED_BODY
+    if probe.expect is Outcome.DENIED and probe.request.method != "HEAD" and answer.body != denial:
+        problems.append(f"expected body {denial!r}, got {answer.body!r}")
     if probe.body_has not in answer.body:
         problems.append(f"expected a body with {probe.body_has!r}, got {answer.body!r}")
     return problems + _receipt_problems(probe, parties, answer)
+
+
+def _status(probe: Probe) -> int:
+    """What the client is told: of a gRPC call that is the gRPC status, 0 where it is right."""
+    assert probe.request is not None
+    if probe.request.http == GRPC:
+        return GRPC_DENIED if probe.expect is Outcome.DENIED else probe.status % 200
+    return {Outcome.DENIED: DENIED_STATUS, Outcome.REDIRECTED: REDIRECT_STATUS}.get(probe.expect, probe.status)
 
 
 def _receipt_problems(probe: Probe, parties: Parties, answer: Answer) -> list[str]:
     """The server sees the client's own address and exactly what was judged; and nothing of what was not passed on."""
     assert probe.request is not None
     received, client = answer.header("x-received"), answer.header("x-client")
-    if probe.expect not in (Outcome.ANSWERED, Outcome.DIRECT, Outcome.FORWARDED):
+    if probe.expect not in BY_SERVER:
         return [f"the server has received {received!r}, and should have received nothing"] if received else []
     path = probe.judged if probe.judged and probe.expect is not Outcome.DIRECT else probe.request.path
     problems = []
@@ -121,21 +137,42 @@ def _receipt_problems(probe: Probe, parties: Parties, answer: Answer) -> list[st
 
 def expected_flows(probe: Probe, parties: Parties) -> list[Pattern]:
     """The flows that must be seen."""
+    implied: list[Pattern] = []
     match probe.expect:
         case Outcome.FORWARDED | Outcome.DENIED:
             implied = [pattern for direction in probe.at for pattern in _exchange(probe, parties, direction)]
-        case Outcome.DROPPED:
+            if probe.by:
+                implied.append(_verdict(probe, parties, probe.at[-1]))
+        case Outcome.ALLOWED | Outcome.PASSED:
+            implied = [_verdict(probe, parties, direction) for direction in probe.at]
+        case Outcome.DROPPED | Outcome.FORBIDDEN:
             implied = [_drop(probe, parties)]
-        case _:
-            implied = []
+            if not probe.over:
+                implied.append(_verdict(probe, parties, probe.at[-1]))
     return [*implied, *probe.flows]
+
+
+def _verdict(probe: Probe, parties: Parties, direction: str) -> Pattern:
+    """What the policy said of the first packet; and in whose name, if the probe knows."""
+    blocked = probe.expect in BLOCKED
+    verdict = "DROPPED" if blocked else "REDIRECTED" if probe.expect in BY_PROXY else "FORWARDED"
+    named = {"denied_by" if blocked else "allowed_by": f"~(.*[ /])?{re.escape(probe.by)}(,.*)?"} if probe.by else {}
+    return {
+        "event": "policy-verdict",
+        "verdict": verdict,
+        "direction": direction.upper(),
+        "source": parties.source,
+        "destination": parties.destination_at(direction),
+        "l4": L4_NAME[probe.protocol, probe.family],
+        **named,
+    }
 
 
 def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
     assert probe.request is not None
     denied_here = probe.expect is Outcome.DENIED and direction == probe.at[-1]
     status = DENIED_STATUS if probe.expect is Outcome.DENIED else probe.status
-    protocol = "HTTP/2" if probe.request.http == "2" else "HTTP/1.1"
+    protocol = "HTTP/2" if probe.request.http in ("2", GRPC) else "HTTP/1.1"
     method, url = probe.request.method, f"http://{parties.authority}{probe.judged or probe.request.path}"
     common = {"event": "l7", "direction": direction.upper(), "l4": "TCP", "method": method, "url": url,
               "protocol": protocol}  # fmt: skip
@@ -159,17 +196,23 @@ def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
 
 
 def _drop(probe: Probe, parties: Parties) -> Pattern:
-    kind = (probe.protocol, probe.family)
     return {
         "event": "drop",
         "verdict": "DROPPED",
-        "drop_reason": probe.drop_reason,
+        "drop_reason": DENY_REASON if probe.expect is Outcome.FORBIDDEN else probe.drop_reason,
         "direction": probe.at[-1].upper(),
         "source": parties.source,
         "destination": parties.destination_at(probe.at[-1]),
-        "l4": L4_NAME[kind],
-        "summary": "~TCP Flags: .*" if probe.over else L4_SUMMARY[kind],
+        "l4": L4_NAME[probe.protocol, probe.family],
+        "summary": "~TCP Flags: .*" if probe.over else _summary(probe),
     }
+
+
+def _summary(probe: Probe) -> str:
+    if probe.protocol != "icmp":
+        return L4_SUMMARY[probe.protocol]
+    kind = probe.icmp_type if probe.icmp_type >= 0 else ECHO[probe.family]
+    return f"ICMPv{probe.family} {ICMP_SUMMARY.get(kind, f'{kind}(0)')}"
 
 
 def own_flows(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list[SeenFlow]:
@@ -183,7 +226,7 @@ def own_flows(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list
         there, back = (parties.source_ip, parties.dialled_ip), (parties.dialled_ip, parties.source_ip)
         pings = [flow for flow in mine if flow.l4 == L4_NAME[probe.protocol, probe.family]]
         return [f for f in pings if (f.source_ip, f.destination_ip) == (back if f.reply == "true" else there)]
-    if len(probe.at) > 1:
+    if len(probe.at) > 1 and probe.expect in BY_PROXY:
         return [flow for flow in mine if flow.l4 == "TCP"]
     port = str(parties.client_port)
     return [flow for flow in mine if port in (flow.source_port, flow.destination_port)]
@@ -195,10 +238,12 @@ def flow_problems(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> 
     problems = [f"no flow {spell(pattern)}" for pattern in missing(patterns, flows)]
     judged = [flow for flow in flows if flow.event == "l7"]
     wanted = sum(1 for pattern in patterns if pattern.get("event") == "l7")
-    if len(judged) > wanted and probe.expect not in (Outcome.REDIRECTED, Outcome.ANSWERED):
+    if len(judged) > wanted and probe.expect not in (Outcome.REDIRECTED, Outcome.REJECTED, Outcome.ANSWERED):
         problems.append(f"{len(judged)} HTTP flows instead of {wanted}")
-    if probe.expect is not Outcome.DROPPED:
+    if probe.expect not in BLOCKED:
         problems += [f"a packet was dropped: {flow}" for flow in flows if flow.event == "drop"]
+    if probe.expect is Outcome.OPEN:
+        problems += [f"a policy has judged it: {flow}" for flow in flows if flow.event == "policy-verdict"]
     for direction in {flow.direction for flow in judged}:
         kinds = [flow.l7 for flow in judged if flow.direction == direction]
         if kinds != sorted(kinds):  # REQUEST < RESPONSE

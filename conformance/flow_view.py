@@ -20,7 +20,8 @@ Pattern = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SeenFlow:
-    """One flow. Absent parts are "". `source` and `destination` are `namespace/pod`, or the IP address if no pod."""
+    """One flow. Absent parts are "". `source` and `destination` are `namespace/pod`, or the IP address if no pod;
+    labels and policies (`Kind namespace/name`) are joined by commas."""
 
     verdict: str = ""
     event: str = ""
@@ -33,6 +34,12 @@ class SeenFlow:
     destination_ip: str = ""
     source_workload: str = ""
     destination_workload: str = ""
+    source_labels: str = ""
+    destination_labels: str = ""
+    destination_service: str = ""
+    allowed_by: str = ""
+    denied_by: str = ""
+    policy_log: str = ""
     l4: str = ""
     source_port: str = ""
     destination_port: str = ""
@@ -72,6 +79,12 @@ def view(flow: flow_pb2.Flow) -> SeenFlow:
         destination_ip=flow.IP.destination,
         source_workload=_workload(flow.source),
         destination_workload=_workload(flow.destination),
+        source_labels=",".join(flow.source.labels),
+        destination_labels=",".join(flow.destination.labels),
+        destination_service=_named(flow.destination_service.namespace, flow.destination_service.name),
+        allowed_by=_policies([*flow.ingress_allowed_by, *flow.egress_allowed_by]),
+        denied_by=_policies([*flow.ingress_denied_by, *flow.egress_denied_by]),
+        policy_log=",".join(flow.policy_log),
         l4=l4,
         source_port=str(ports.source_port) if ports else "",
         destination_port=str(ports.destination_port) if ports else "",
@@ -86,6 +99,14 @@ def view(flow: flow_pb2.Flow) -> SeenFlow:
 
 def _who(endpoint: flow_pb2.Endpoint, address: str) -> str:
     return f"{endpoint.namespace}/{endpoint.pod_name}" if endpoint.pod_name else address
+
+
+def _named(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}" if namespace else name
+
+
+def _policies(policies: Iterable[flow_pb2.Policy]) -> str:
+    return ",".join(f"{policy.kind} {_named(policy.namespace, policy.name)}" for policy in policies)
 
 
 def _workload(endpoint: flow_pb2.Endpoint) -> str:

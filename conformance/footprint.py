@@ -30,7 +30,7 @@ def footprint(galaxy: Galaxy) -> set[tuple[str, str]]:
     found = set()
     for kind, argv in COMMANDS.items():
         found |= {(kind, line.strip()) for line in netns.tool(netns.inside(namespace, argv)).splitlines()}
-    for pod in galaxy.blueprint.pods:
+    for pod in galaxy.blueprint.local_pods:
         for hook in ("ingress", "egress"):
             filters = netns.tool(netns.inside(namespace, ["tc", "filter", "show", "dev", pod.host_device, hook]))
             found |= {("program", f"{pod.host_device} {hook} {line.strip()}") for line in filters.splitlines()}

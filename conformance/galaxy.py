@@ -2,7 +2,7 @@
 
     node   dfl-ID-node      forwarding, one veth per pod, nftables for the ClusterIPs, eth0 to the world
     pods   dfl-ID-ALIAS     eth0 with a /32 and a /128, default route through a gateway that the host side answers for
-    world  dfl-ID-world     a machine outside the cluster
+    world  dfl-ID-world     a machine outside the cluster; hosts, other nodes and their pods are addresses of it
 
 Files live in /run/dfl/ID: `lock` (held while the owner lives), `manifests`, `run`, `bpf`, `curl`, logs. A galaxy whose
 lock nobody holds belongs to a dead owner and is swept by the next one with the same prefix. Outside its namespaces and
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ ROOT = Path("/run/dfl")
 NODE, WORLD = "node", "world"
 GATEWAY_V4, GATEWAY_V6 = "169.254.1.1", "fe80::1"  # link-local gateway, as Calico has it
 HOST_SIDE_MAC = "ee:ee:ee:ee:ee:ee"
+HOST_PORTS = (80, 8080)  # HTTP servers of whoever lives in the world
 SERVER_START = 5.0  # seconds a pod's server may take to listen
 
 # Addresses are usable at once: duplicate address detection would hold each back for a second or two.
@@ -67,16 +68,20 @@ class Galaxy:
         return self.folder / "bpf"
 
     def namespace(self, who: str) -> str:
-        """The network namespace of a pod's alias, of `node` or of `world`."""
-        return f"{self.id}-{who}"
+        """The network namespace of a pod's alias, of `node` or of `world`; a host's is the world's."""
+        if who == NODE or any(pod.alias == who for pod in self.blueprint.local_pods):
+            return f"{self.id}-{who}"
+        return f"{self.id}-{WORLD}"
 
     def namespaces(self) -> list[str]:
-        return [self.namespace(who) for who in (NODE, WORLD, *(pod.alias for pod in self.blueprint.pods))]
+        return [self.namespace(who) for who in (NODE, WORLD, *(pod.alias for pod in self.blueprint.local_pods))]
 
     def address(self, who: str, family: int) -> str:
-        """The address by which others know a pod, the node or the world."""
+        """The address by which others know a pod, a host, the node or the world."""
         if who in (NODE, WORLD):
             return {(NODE, 4): NODE_V4, (NODE, 6): NODE_V6, (WORLD, 4): WORLD_V4, (WORLD, 6): WORLD_V6}[who, family]
+        if any(host.name == who for host in self.blueprint.hosts):
+            return self.blueprint.host(who).address(family)
         return self.blueprint.pod(who).address(family)
 
 
@@ -169,8 +174,8 @@ def _create(made: Galaxy) -> None:
     netns.ip_batch(made.namespace(NODE), _node_lines(made))
     netns.write_sysctls(made.namespace(NODE), _proxy_arp(made.blueprint))
     netns.tool(netns.inside(made.namespace(NODE), ["nft", "-f", "-"]), ruleset(made.blueprint.services))
-    netns.ip_batch(made.namespace(WORLD), _world_lines())
-    for pod in made.blueprint.pods:
+    netns.ip_batch(made.namespace(WORLD), _world_lines(made.blueprint))
+    for pod in made.blueprint.local_pods:
         netns.ip_batch(made.namespace(pod.alias), _pod_lines(pod))
     _start_servers(made)
 
@@ -185,7 +190,7 @@ def _node_lines(made: Galaxy) -> list[str]:
         f"route add default via {WORLD_V4} dev eth0",
         f"route add default via {WORLD_V6} dev eth0",
     ]
-    for pod in made.blueprint.pods:
+    for pod in made.blueprint.local_pods:
         device = pod.host_device
         lines += [
             f"link add {device} address {HOST_SIDE_MAC} type veth peer name eth0 netns {made.namespace(pod.alias)}",
@@ -200,7 +205,7 @@ def _node_lines(made: Galaxy) -> list[str]:
 def _proxy_arp(blueprint: Blueprint) -> dict[str, str]:
     """The host side answers ARP for the gateway; without the usual random delay of up to 0.8 s."""
     values = {}
-    for pod in blueprint.pods:
+    for pod in blueprint.local_pods:
         values[f"ipv4/conf/{pod.host_device}/proxy_arp"] = "1"
         values[f"ipv4/neigh/{pod.host_device}/proxy_delay"] = "0"
     return values
@@ -218,11 +223,14 @@ def _pod_lines(pod: Pod) -> list[str]:
     ]
 
 
-def _world_lines() -> list[str]:
+def _world_lines(blueprint: Blueprint) -> list[str]:
+    outsiders = [(one.v4, one.v6) for one in blueprint.outsiders]
     return [
         "link set lo up",
         f"address add {WORLD_V4}/24 dev eth0",
         f"address add {WORLD_V6}/64 dev eth0 nodad",
+        *(f"address add {v4}/32 dev eth0" for v4, _ in outsiders),
+        *(f"address add {v6}/128 dev eth0 nodad" for _, v6 in outsiders),
         "link set eth0 up",
         f"route add default via {NODE_V4} dev eth0",
         f"route add default via {NODE_V6} dev eth0",
@@ -235,17 +243,26 @@ def _curlrc(blueprint: Blueprint) -> str:
     return "".join(services) + 'noproxy = "*"\n'
 
 
-def _start_servers(made: Galaxy) -> None:
-    for pod in made.blueprint.pods:
-        ports = [argument for port in pod.serves for argument in ("--port", str(port))]
-        argv = [sys.executable, "-m", "conformance.deathstar", "--pod", pod.name, "--udp", str(UDP_ECHO_PORT), *ports]
+def _servers(blueprint: Blueprint) -> Iterator[tuple[str, str, Sequence[int], Sequence[int]]]:
+    """Where a server runs, its name, its HTTP ports and its UDP ports."""
+    for pod in blueprint.local_pods:
         if pod.serves:
-            made.servers[pod.alias] = subprocess.Popen(
-                netns.inside(made.namespace(pod.alias), argv),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the owner, who ends them in order
-            )
+            yield pod.alias, pod.name, pod.serves, (UDP_ECHO_PORT, *pod.echoes)
+    if blueprint.outsiders:
+        served = {*HOST_PORTS, *(port for pod in blueprint.pods if pod.remote for port in pod.serves)}
+        yield WORLD, WORLD, sorted(served), (UDP_ECHO_PORT,)
+
+
+def _start_servers(made: Galaxy) -> None:
+    for where, name, served, echoed in _servers(made.blueprint):
+        ports = [argument for port in served for argument in ("--port", str(port))]
+        ports += [argument for port in echoed for argument in ("--udp", str(port))]
+        made.servers[where] = subprocess.Popen(
+            netns.inside(made.namespace(where), [sys.executable, "-m", "conformance.deathstar", "--pod", name, *ports]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the owner, who ends them in order
+        )
     deadline = time.monotonic() + SERVER_START
     for alias, server in made.servers.items():
         assert server.stdout

@@ -20,17 +20,22 @@ CHUNK = 7  # small and odd, so that a chunked body has several chunks
 
 
 class ResponseReader:
-    """Collects one response from httptools' callbacks."""
+    """Collects one response from httptools' callbacks. `is_head`: it answers a HEAD, and so has no body whatever its
+    headers say."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_head: bool = False) -> None:
         self.complete = False
+        self._is_head = is_head
         self.headers: list[tuple[str, str]] = []
         self.body = b""
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
         """Raises httptools.HttpParserError on what is no HTTP."""
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.complete = True  # 101: what follows is no HTTP any more
 
     def answer(self) -> Answer:
         status = self._parser.get_status_code()
@@ -38,6 +43,9 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = self._is_head
 
     def on_body(self, body: bytes) -> None:
         self.body += body
@@ -90,7 +98,7 @@ class LiveConnection:
     async def _exchange(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self._sock, encode(request, self._authority))
-        reader = ResponseReader()
+        reader = ResponseReader(is_head=request.method == "HEAD")
         while not reader.complete:
             data = await loop.sock_recv(self._sock, READ_SIZE)
             if not data:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from conformance.blueprint import Blueprint, Pod, Service
+from conformance.blueprint import Blueprint
+from conformance.objects import namespace_object, node_objects, pod_object, service_objects
 
 POLICY_PREFIX = "policy-"
-API_VERSION = "cilium.io/v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,17 @@ class ManifestFolder:
     def populate(self, blueprint: Blueprint) -> None:
         """Write everything but policies."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.write("namespaces.yaml", to_yaml([_namespace(name) for name in blueprint.namespaces]))
-        self.write("pods.yaml", to_yaml([pod_object(pod) for pod in blueprint.pods]))
-        self.write("services.yaml", to_yaml([o for service in blueprint.services for o in service_objects(service)]))
+        namespaces = [namespace_object(name, labels) for name, labels in blueprint.namespaces.items()]
+        self.write("namespaces.yaml", to_yaml(namespaces))
+        self.write("pods.yaml", to_yaml(pod_object(pod) for pod in blueprint.pods))
+        self.write("services.yaml", to_yaml(o for service in blueprint.services for o in service_objects(service)))
+        more: dict[str, list[Mapping[str, Any]]] = {
+            "nodes.yaml": list(node_objects(blueprint)),
+            "objects.yaml": list(blueprint.objects),
+        }
+        for name, objects in more.items():
+            if objects:
+                self.write(name, to_yaml(objects))
 
     def write(self, name: str, text: str) -> None:
         """Make or replace one file. The new content is seen whole or not at all."""
@@ -60,15 +68,9 @@ def policy_file(name: str) -> str:
     return f"{POLICY_PREFIX}{name}.yaml"
 
 
-def policy_text(name: str, body: dict[str, Any]) -> str:
-    """A CiliumNetworkPolicy in namespace default around `spec` or `specs`."""
-    head = {"apiVersion": API_VERSION, "kind": "CiliumNetworkPolicy"}
-    return to_yaml([{**head, "metadata": {"name": name, "namespace": "default"}, **body}])
-
-
-def to_yaml(objects: list[dict[str, Any]]) -> str:
+def to_yaml(objects: Iterable[Mapping[str, Any]]) -> str:
     """YAML documents, keys in the order given, no aliases."""
-    return "---\n".join(yaml.dump(o, Dumper=_Plain, sort_keys=False, default_flow_style=False) for o in objects)
+    return "---\n".join(yaml.dump(dict(o), Dumper=_Plain, sort_keys=False, default_flow_style=False) for o in objects)
 
 
 class _Plain(yaml.SafeDumper):
@@ -76,77 +78,3 @@ class _Plain(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def _namespace(name: str) -> dict[str, Any]:
-    labels = {"kubernetes.io/metadata.name": name}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
-def pod_object(pod: Pod) -> dict[str, Any]:
-    """The Pod as the API server shows it once it runs; a replica names its ReplicaSet."""
-    metadata: dict[str, Any] = {"name": pod.name, "namespace": pod.namespace}
-    if pod.deployment:
-        metadata["generateName"] = f"{pod.deployment.replica_set}-"
-    metadata["labels"] = dict(pod.labels)
-    if pod.deployment:
-        owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": pod.deployment.replica_set, "controller": True}
-        metadata["ownerReferences"] = [owner]
-    container: dict[str, Any] = {"name": "ship", "image": "starwars"}
-    if pod.serves:
-        container["ports"] = [{"containerPort": port, "protocol": "TCP"} for port in pod.serves]
-    status = {
-        "phase": "Running",
-        "podIP": pod.v4,
-        "podIPs": [{"ip": pod.v4}, {"ip": pod.v6}],
-        "conditions": [{"type": "Ready", "status": "True"}],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {"containers": [container]},
-        "status": status,
-    }
-
-
-def service_objects(service: Service) -> Iterator[dict[str, Any]]:
-    """The Service and one EndpointSlice per address family."""
-    metadata = {"name": service.name, "namespace": service.namespace}
-    port = {"name": "http", "port": service.port, "targetPort": service.target_port, "protocol": "TCP"}
-    spec = {
-        "type": "ClusterIP",
-        "clusterIP": service.v4,
-        "clusterIPs": [service.v4, service.v6],
-        "ipFamilies": ["IPv4", "IPv6"],
-        "ipFamilyPolicy": "RequireDualStack",
-        "selector": dict(service.selector),
-        "ports": [port],
-    }
-    yield {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-    for family in (4, 6):
-        yield _endpoint_slice(service, family)
-
-
-def _endpoint_slice(service: Service, family: int) -> dict[str, Any]:
-    metadata = {
-        "name": f"{service.name}-ipv{family}",
-        "namespace": service.namespace,
-        "labels": {"kubernetes.io/service-name": service.name},
-    }
-    endpoints = [
-        {
-            "addresses": [pod.address(family)],
-            "conditions": {"ready": True, "serving": True, "terminating": False},
-            "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace},
-        }
-        for pod in service.backends
-    ]
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": metadata,
-        "addressType": f"IPv{family}",
-        "endpoints": endpoints,
-        "ports": [{"name": "http", "port": service.target_port, "protocol": "TCP"}],
-    }

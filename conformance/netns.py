@@ -69,7 +69,9 @@ def entered(namespace: str) -> Iterator[None]:
 def socket_in(
     namespace: str, family: socket.AddressFamily, kind: socket.SocketKind, protocol: int = 0
 ) -> socket.socket:
-    """A socket that belongs to the namespace for good, whoever uses it later."""
+    """A socket that belongs to the namespace for good, whoever uses it later; an empty name is where we are."""
+    if not namespace:
+        return socket.socket(family, kind, protocol)
     with entered(namespace):
         return socket.socket(family, kind, protocol)
 

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ DEFLECTOR = Path(sys.executable).parent / "deflector"
 
 
 class Node:
-    """A node of a galaxy. `refused` are files that it may not enforce (they are no good on purpose)."""
+    """A node of a galaxy. `refused` are files that it may not enforce (they are no good on purpose); `flags` are those
+    of its next start."""
 
-    def __init__(self, galaxy: Galaxy) -> None:
+    def __init__(self, galaxy: Galaxy, flags: tuple[str, ...] = ()) -> None:
         self.galaxy = galaxy
+        self.flags = flags
         self.refused: set[str] = set()
         self._process: asyncio.subprocess.Process | None = None
         self._untouched = footprint(galaxy)
@@ -84,7 +86,7 @@ class Node:
             raise EnvironmentFailure(f"{DEFLECTOR} is missing: run 'make setup'")
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *("setpriv", "--pdeathsig", "TERM", *command(self.galaxy)),
+                *("setpriv", "--pdeathsig", "TERM", *command(self.galaxy, self.flags)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -162,18 +164,18 @@ class Node:
         return " / ".join(self.log_tail(3)) or "it printed nothing"
 
 
-def command(galaxy: Galaxy) -> list[str]:
+def command(galaxy: Galaxy, flags: Sequence[str] = ()) -> list[str]:
     """The command line of the node, as a user could type it."""
     argv = [str(DEFLECTOR), "run", "--manifests", str(galaxy.manifests.root), "--run-dir", str(galaxy.run_dir)]
     return netns.inside(
-        galaxy.namespace(NODE), [*argv, "--bpffs", str(galaxy.bpffs), "--node-name", galaxy.blueprint.name]
+        galaxy.namespace(NODE), [*argv, "--bpffs", str(galaxy.bpffs), "--node-name", galaxy.blueprint.name, *flags]
     )
 
 
 @asynccontextmanager
-async def running(galaxy: Galaxy) -> AsyncIterator[Node]:
+async def running(galaxy: Galaxy, flags: tuple[str, ...] = ()) -> AsyncIterator[Node]:
     """A node that runs and is ready; it is stopped at the end, and ends with us, come what may."""
-    node = Node(galaxy)
+    node = Node(galaxy, flags)
     try:
         await node.start()
         yield node

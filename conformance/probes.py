@@ -1,4 +1,4 @@
-"""Real clients inside the pods: curl, ping, a UDP datagram, and live HTTP connections. Each ends in an Answer.
+"""Real clients inside the pods: curl, ping, grpcio, and sockets for the rest. Each ends in an Answer.
 
 Every client gets a source port of its own, below the ephemeral range, so that flows can be told apart.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conformance import netns
-from conformance.expectation import Answer, Reaction
+from conformance import netns, rpc, wire
+from conformance.expectation import UNANSWERED, Answer, Reaction
 from conformance.http1 import authority
-from conformance.scenario import Outcome, Probe, Request
+from conformance.scenario import GRPC, WEBSOCKET, Probe, Request
+from conformance.wire import Way
 
 PATIENCE = 5.0  # seconds for an answer that should come
-DROP_PATIENCE = 1.0  # seconds for one that should not: one SYN, and no more by the time
+DROP_PATIENCE = 0.6  # seconds for one that should not: one SYN, and no more by the time
 FIRST_PORT, LAST_PORT = 20000, 32767
 
 # curl's exit codes (its man page), where they are not "failed"
@@ -57,26 +57,33 @@ class Call:
 
     @property
     def patience(self) -> float:
-        return DROP_PATIENCE if self.probe.expect is Outcome.DROPPED else PATIENCE
+        return DROP_PATIENCE if self.probe.expect in UNANSWERED else PATIENCE
+
+    @property
+    def way(self) -> Way:
+        return Way(self.namespace, self.local, self.remote)
 
     def command(self) -> list[str]:
-        """The command line of this call; UDP is asked by a socket of ours, `nc` would do the same."""
-        if self.probe.protocol == "icmp":
-            argv = ["ping", "-n", "-c", "1", "-W", f"{self.patience:g}", self.remote[0]]
-        elif self.probe.protocol == "udp":
-            argv = ["nc", "-u", "-p", str(self.local[1]), *map(str, self.remote)]
+        """The command line that repeats this call, or comes nearest to it."""
+        probe = self.probe
+        if probe.protocol == "icmp":
+            argv = ["ping", "-n", "-c", "1", "-W", f"{self.patience:g}", "-I", self.local[0], self.remote[0]]
+        elif probe.protocol != "tcp":
+            tool = {"udp": ["nc", "-u"], "sctp": ["ncat", "--sctp"]}[probe.protocol]
+            argv = [*tool, "-p", str(self.local[1]), *map(str, self.remote)]
         else:
-            assert self.probe.request is not None
-            argv = curl(self.probe.request, self.local[1], self.remote, self.patience)
+            assert probe.request is not None
+            argv = curl(probe.request, self.local, self.remote, self.patience)
         return netns.inside(self.namespace, argv)
 
     def __str__(self) -> str:
         return shlex.join(self.command())
 
 
-def curl(request: Request, local_port: int, remote: tuple[str, int], patience: float) -> list[str]:
+def curl(request: Request, local: tuple[str, int], remote: tuple[str, int], patience: float) -> list[str]:
     """curl's arguments for a request that goes out exactly as written."""
-    argv = ["curl", "-s", "--path-as-is", "--globoff", "--noproxy", "*", "--local-port", str(local_port)]
+    argv = ["curl", "-s", "--path-as-is", "--globoff", "--noproxy", "*", "--local-port", str(local[1])]
+    argv += ["--interface", f"host!{local[0]}"]
     argv += ["--connect-timeout", f"{patience:g}", "--max-time", f"{patience:g}"]
     argv += ["--http2-prior-knowledge"] if request.http == "2" else ["--http1.1"]
     argv += ["--head"] if request.method == "HEAD" else ["-X", request.method]
@@ -93,10 +100,25 @@ def curl(request: Request, local_port: int, remote: tuple[str, int], patience: f
 
 async def ask(call: Call) -> Answer:
     """Make the call and say how it ended."""
-    if call.probe.protocol == "icmp":
-        return await _ping(call)
-    if call.probe.protocol == "udp":
-        return await _datagram(call)
+    probe = call.probe
+    if probe.protocol == "icmp":
+        return await (_ping(call) if probe.icmp_type < 0 else wire.icmp(call.way, probe.icmp_type, call.patience))
+    if probe.protocol == "udp":
+        return await wire.datagram(call.way, call.patience)
+    if probe.protocol == "sctp":
+        return await wire.sctp(call.way, call.patience)
+    return await _request(call)
+
+
+async def _request(call: Call) -> Answer:
+    request, host = call.probe.request, authority(*call.remote)
+    assert request is not None
+    if request.raw:
+        return await wire.say(call.way, request, host, call.patience)
+    if request.http == WEBSOCKET:
+        return await wire.upgrade(call.way, request, host, call.patience)
+    if request.http == GRPC:
+        return await rpc.call(request, (call.namespace, call.local, call.remote, host), call.patience)
     return await _curl(call)
 
 
@@ -124,25 +146,6 @@ async def _ping(call: Call) -> Answer:
     if code == 1:  # "no replies received"
         return Answer(Reaction.TIMEOUT, note=out.decode().strip().split("\n")[-1])
     return Answer(Reaction.FAILED, note=complaint.decode().strip())
-
-
-async def _datagram(call: Call) -> Answer:
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in call.remote[0] else socket.AF_INET
-    sock = netns.socket_in(call.namespace, family, socket.SOCK_DGRAM)
-    with sock:
-        sock.setblocking(False)
-        sock.bind(call.local)
-        try:
-            async with asyncio.timeout(call.patience):
-                await loop.sock_connect(sock, call.remote)
-                await loop.sock_sendall(sock, b"are you there?")
-                answer = await loop.sock_recv(sock, 100)
-        except TimeoutError:
-            return Answer(Reaction.TIMEOUT)
-        except ConnectionRefusedError:
-            return Answer(Reaction.REFUSED)
-    return Answer(Reaction.ANSWERED, body=answer.decode())
 
 
 async def _run(argv: Sequence[str], patience: float, stdin: bytes | None = None) -> tuple[int, bytes, bytes]:

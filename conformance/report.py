@@ -72,6 +72,10 @@ class Report:
 
     def to_junit(self) -> str:
         """JUnit XML as CI systems read it: one test case per scenario."""
+        return _document(self.junit_suite())
+
+    def junit_suite(self) -> ElementTree.Element:
+        """The <testsuite> of this report."""
         counts = {"tests": str(len(self.results)), "failures": str(len(self.failed)), "time": f"{self.seconds:.3f}"}
         suite = ElementTree.Element("testsuite", {"name": f"conformance.{self.suite}", **counts})
         properties = ElementTree.SubElement(suite, "properties")
@@ -84,8 +88,20 @@ class Report:
                 message = printable(result.failures[0].problems[0])
                 failure = ElementTree.SubElement(case, "failure", {"message": message})
                 failure.text = printable("\n".join(failure_lines(self.suite, result)))
-        ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+        return suite
+
+
+def _document(root: ElementTree.Element) -> str:
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def together_json(reports: Sequence[Report]) -> str:
+    """The report of one suite; or those of several, in one document."""
+    if len(reports) == 1:
+        return reports[0].to_json()
+    every = [json.loads(report.to_json()) for report in reports]
+    return json.dumps({"ok": all(report.ok for report in reports), "suites": every}, indent=2)
 
 
 def versions() -> dict[str, str]:
@@ -99,9 +115,15 @@ def printable(text: str) -> str:
     return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
 
 
-def write_junit(report: Report, file: Path) -> None:
-    """Raises OSError."""
-    file.write_text(report.to_junit(), encoding="utf-8")
+def write_junit(reports: Sequence[Report], file: Path) -> None:
+    """One <testsuite>, or <testsuites> around several. Raises OSError."""
+    if len(reports) == 1:
+        text = reports[0].to_junit()
+    else:
+        together = ElementTree.Element("testsuites")
+        together.extend(report.junit_suite() for report in reports)
+        text = _document(together)
+    file.write_text(text, encoding="utf-8")
 
 
 def failure_lines(suite: str, result: ScenarioResult) -> list[str]:
@@ -180,3 +202,14 @@ def print_summary(report: Report, console: Console) -> None:
     good, total = len(report.results) - len(report.failed), len(report.results)
     verdict = Text(f"{good} of {total} scenarios passed", "bold green" if report.ok else "bold red")
     console.print(Text.assemble(verdict, f" in {report.seconds:.1f} s"), soft_wrap=True)
+
+
+def print_total(reports: Sequence[Report], console: Console) -> None:
+    """The last line after several suites."""
+    good = all(report.ok for report in reports)
+    failed = [report.suite for report in reports if not report.ok]
+    count, seconds = sum(len(report.results) for report in reports), sum(report.seconds for report in reports)
+    words = "all passed" if good else f"not all passed: {', '.join(failed)}"
+    console.print(
+        Text(f"{len(reports)} suites, {count} scenarios, {seconds:.0f} s: {words}", "green" if good else "red")
+    )

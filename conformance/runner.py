@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from conformance import suites
-from conformance.blueprint import star_wars
 from conformance.errors import EnvironmentFailure, first_cause
 from conformance.flow_log import following
 from conformance.galaxy import galaxy
@@ -18,8 +17,6 @@ from conformance.node import running
 from conformance.report import QuietReporter, Report, Reporter, ScenarioResult, versions
 from conformance.scenario import Scenario, Suite
 from conformance.stage import Stage
-
-GALAXIES = {"starwars": star_wars}  # suite -> the galaxy it is played in
 
 
 def run_suite(
@@ -31,7 +28,8 @@ def run_suite(
     badly written. Everything that was set up is removed again, also after Ctrl-C.
     """
     suite = suites.load(name)
-    chosen = _choose(suite, only)
+    choose([name], only or ())
+    chosen = _played(suite, only)
     try:
         return asyncio.run(_run(suite, chosen, reporter or QuietReporter(), prefix))
     except BaseExceptionGroup as group:
@@ -42,9 +40,9 @@ async def _run(suite: Suite, scenarios: tuple[Scenario, ...], reporter: Reporter
     begun = time.monotonic()
     results: list[ScenarioResult] = []
     reporter.stage("creating the galaxy")
-    with galaxy(GALAXIES[suite.name](), prefix=prefix) as made:
+    with galaxy(suite.galaxy, prefix=prefix) as made:
         reporter.stage("starting the node")
-        async with running(made) as node, following(node.hubble_socket) as log:
+        async with running(made, scenarios[0].flags if scenarios else ()) as node, following(node.hubble_socket) as log:
             log.connect()
             stage = Stage(suite, made, node, log)
             for number, scenario in enumerate(scenarios, 1):
@@ -55,11 +53,24 @@ async def _run(suite: Suite, scenarios: tuple[Scenario, ...], reporter: Reporter
     return Report(suite.name, versions(), time.monotonic() - begun, tuple(results))
 
 
-def _choose(suite: Suite, only: Collection[str] | None) -> tuple[Scenario, ...]:
+def choose(names: Sequence[str], only: Collection[str]) -> list[tuple[str, list[str]]]:
+    """Each suite with the scenarios to play ([]: all of them). Suites that have none of `only` are left out.
+
+    Raises EnvironmentFailure for a scenario that no suite has, SuiteError if a suite is badly written.
+    """
     if not only:
-        return suite.scenarios
-    known = [scenario.name for scenario in suite.scenarios]
-    for name in only:
-        if name not in known:
-            raise EnvironmentFailure(f"suite {suite.name} has no scenario {name!r}: choose from {', '.join(known)}")
-    return tuple(scenario for scenario in suite.scenarios if scenario.name in only)
+        return [(name, []) for name in names]
+    known = {name: [scenario.name for scenario in suites.load(name).scenarios] for name in names}
+    for wanted in only:
+        if not any(wanted in scenarios for scenarios in known.values()):
+            there = ", ".join(scenario for scenarios in known.values() for scenario in scenarios)
+            raise EnvironmentFailure(f"suite {', '.join(names)} has no scenario {wanted!r}: choose from {there}")
+    chosen = [(name, [wanted for wanted in only if wanted in scenarios]) for name, scenarios in known.items()]
+    return [(name, scenarios) for name, scenarios in chosen if scenarios]
+
+
+def _played(suite: Suite, only: Collection[str] | None) -> tuple[Scenario, ...]:
+    """Those of `only`, in the suite's order; played by flags, so that the node is restarted as seldom as can be."""
+    chosen = [scenario for scenario in suite.scenarios if not only or scenario.name in only]
+    flags = list(dict.fromkeys(scenario.flags for scenario in chosen))
+    return tuple(sorted(chosen, key=lambda scenario: flags.index(scenario.flags)))

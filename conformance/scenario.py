@@ -1,6 +1,6 @@
 """Suites as data: frozen values; conformance.parse makes them from YAML. Pure.
 
-Suite     policies by name, scenarios
+Suite     a galaxy, policies by name, scenarios
 Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle | node
 Probe     who asks whom for what, and what is expected: an outcome and the flows that tell of it
 """
@@ -12,17 +12,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from conformance.blueprint import Blueprint
+
 
 class Outcome(StrEnum):
     """What a probe is to end in; conformance.expectation says which flows must tell of it."""
 
     ANSWERED = "answered"  # answered, whoever was in between
     DIRECT = "direct"  # answered, and no proxy in between
+    OPEN = "open"  # direct, and nobody judges: no policy is in force for it
+    ALLOWED = "allowed"  # direct, because a policy says so
+    PASSED = "passed"  # allowed, and nobody answers
     FORWARDED = "forwarded"  # judged by a proxy and passed on
     DENIED = "denied"  # judged by a proxy: 403 Access denied
     DROPPED = "dropped"  # no answer, packets dropped by policy
+    FORBIDDEN = "forbidden"  # the same, and a deny rule is the reason
     REFUSED = "refused"  # the connection is refused or reset
     REDIRECTED = "redirected"  # answered by the proxy with a redirect to the normalised path
+    REJECTED = "rejected"  # answered by the proxy itself with another `status`: nothing that it would pass on
 
 
 class Level(StrEnum):
@@ -33,15 +40,21 @@ class Level(StrEnum):
 
 
 INGRESS, EGRESS = "ingress", "egress"
-TARGET_KINDS = ("pod", "service", "node", "world", "proxy")
-PROTOCOLS = ("tcp", "udp", "icmp")
+TARGET_KINDS = ("pod", "service", "host", "node", "world", "proxy")
+NAMED_KINDS = ("pod", "service", "host")
+PROTOCOLS = {"tcp": 80, "udp": 7007, "sctp": 7007, "icmp": 0}  # and the port that is asked where none is named
 FAMILIES = (4, 6)
-HTTP_VERSIONS = ("1.1", "2")
+GRPC, WEBSOCKET = "grpc", "websocket"
+HTTP_VERSIONS = ("1.1", "2", GRPC, WEBSOCKET)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An HTTP request. `path` goes out as it stands here, dots, slashes and all."""
+    """An HTTP request. `path` goes out as it stands here, dots, slashes and all.
+
+    `http`: 1.1, 2, or what is spoken over it: a gRPC call with `body` as its message, a WebSocket that sends it in a
+    frame. `raw` is what goes out instead, byte by byte (latin-1); method and path then say what it is judged as.
+    """
 
     method: str = "GET"
     path: str = "/"
@@ -50,14 +63,16 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
     chunked: bool = False
+    raw: str = ""
 
     def __str__(self) -> str:
-        return f"{self.method} {self.path}" + ("" if self.http == "1.1" else f" over HTTP/{self.http}")
+        over = {"1.1": "", "2": " over HTTP/2"}.get(self.http, f" by {self.http}")
+        return f"{self.method} {self.path}" + over + (f" as {self.raw!r}" if self.raw else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`pod/ALIAS`, `service/NAME`, `node`, `world`, or `proxy` (the proxy ports of the node, each of them)."""
+    """`pod/ALIAS`, `service/NAME`, `host/NAME`, `node`, `world`, or `proxy` (each of the node's proxy ports)."""
 
     kind: str
     name: str = ""
@@ -73,8 +88,9 @@ class Probe:
 
     `at` names the directions whose proxies see the request, in order; the last one denies or drops where that is
     expected. `judged` is the path as the proxy sees it, if that is not the one that is sent. `drop_reason` is Hubble's
-    name for why packets are dropped. `over` is the name of an open connection. `flows` are expected beside those that
-    the outcome implies: field -> value, or ~regex.
+    name for why packets are dropped. `over` is the name of an open connection. `by` names the policy that the verdict's
+    flow must name. `icmp_type` is for pings that are none. `flows` are expected beside those that the outcome implies:
+    field -> value, or ~regex.
     """
 
     source: str
@@ -89,10 +105,13 @@ class Probe:
     drop_reason: str = "POLICY_DENIED"
     body_has: str = ""
     over: str = ""
+    by: str = ""
+    icmp_type: int = -1
     flows: tuple[Mapping[str, str], ...] = ()
 
     def __str__(self) -> str:
         what = f" {self.request}" if self.request else f" {self.protocol.upper()}"
+        what += f" type {self.icmp_type}" if self.icmp_type >= 0 else ""
         return f"{self.source} -> {self.target} IPv{self.family}{what}" + (f" over {self.over}" if self.over else "")
 
 
@@ -185,26 +204,33 @@ Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle | Command
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A story: policies that hold at its start, then steps."""
+    """A story: policies that hold at its start, then steps. `flags`: what the node is started with for it."""
 
     name: str
     title: str
     level: Level
     policies: tuple[str, ...]
     steps: tuple[Step, ...]
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy as a suite writes it: `object` is its Kubernetes name, which several versions may share."""
+    """A policy (or what else comes and goes) as a suite writes it: whole Kubernetes objects in one file.
+
+    `object` is its Kubernetes name, which several versions may share: one replaces the other.
+    """
 
     name: str
     object: str
-    body: Mapping[str, Any]
+    manifests: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
+    """Scenarios, and the galaxy that they share."""
+
     name: str
     policies: Mapping[str, Policy]
     scenarios: tuple[Scenario, ...]
+    galaxy: Blueprint

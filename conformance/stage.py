@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from conformance.blueprint import UDP_ECHO_PORT
+from conformance.cast import Cast
 from conformance.errors import EnvironmentFailure, NotEnforced
 from conformance.expectation import Answer, Parties, answer_problems, expected_flows, flow_problems, own_flows
 from conformance.flow_log import FlowLog
 from conformance.flow_view import SeenFlow, missing
-from conformance.galaxy import NODE, WORLD, Galaxy
-from conformance.http1 import LiveConnection, authority
+from conformance.galaxy import NODE, Galaxy
+from conformance.http1 import LiveConnection
 from conformance.live import AFTER_MIN, Change, Loop, Route, judge
-from conformance.manifests import policy_file, policy_text
+from conformance.manifests import policy_file, to_yaml
 from conformance.node import Node
-from conformance.probes import PATIENCE, Call, Ports, ask
+from conformance.probes import PATIENCE, Call, ask
 from conformance.report import Failure, ScenarioResult
 from conformance.scenario import (
     Apply,
@@ -27,7 +27,6 @@ from conformance.scenario import (
     Command,
     Open,
     Order,
-    Outcome,
     Probe,
     Refuse,
     Remove,
@@ -72,7 +71,7 @@ class Stage:
 
     def __init__(self, suite: Suite, galaxy: Galaxy, node: Node, log: FlowLog) -> None:
         self._suite, self._galaxy, self._node, self._log = suite, galaxy, node, log
-        self._ports = Ports()
+        self._cast = Cast(galaxy)
 
     async def play(self, scenario: Scenario) -> ScenarioResult:
         """Set the scenario's policies, go through its steps, and tell what came of it."""
@@ -104,6 +103,8 @@ class Stage:
         )
 
     async def _set_scene(self, scenario: Scenario) -> None:
+        if scenario.flags != self._node.flags:
+            await self._restart(scenario.flags)
         folder = self._galaxy.manifests
         self._node.refused.clear()
         wanted = {policy_file(self._suite.policies[name].object) for name in scenario.policies}
@@ -112,11 +113,21 @@ class Stage:
         self._write(scenario.policies)
         await self._node.enforced()
 
+    async def _restart(self, flags: tuple[str, ...]) -> None:
+        """The node with other flags, and without policies: those of the scenario before are not meant for it."""
+        for name in self._galaxy.manifests.policies():
+            self._galaxy.manifests.remove(name)
+        problems = await self._node.stop()
+        if problems:
+            raise EnvironmentFailure(f"the node could not be stopped in order: {'; '.join(problems)}")
+        self._node.flags = flags
+        await self._node.start()
+        self._log.connect()
+
     def _write(self, names: Sequence[str]) -> None:
         for name in names:
             policy = self._suite.policies[name]
-            text = policy_text(policy.object, dict(policy.body))
-            self._galaxy.manifests.write(policy_file(policy.object), text)
+            self._galaxy.manifests.write(policy_file(policy.object), to_yaml(policy.manifests))
 
     async def _perform(self, act: Act, step: Step) -> None:
         match step:
@@ -129,7 +140,7 @@ class Stage:
             case Ask():
                 await self._ask(act, step)
             case Open():
-                call = self._call(_opening(step))
+                call = self._cast.opening(step)
                 connection = await LiveConnection.open(call.namespace, call.local, call.remote)
                 act.connections[step.name] = (connection, step)
             case Close():
@@ -180,7 +191,7 @@ class Stage:
             mark = self._log.mark()
             answers = await asyncio.gather(*(self._answer(act, call) for call in batch))
             asked = [
-                Asked(call, self._parties(call), answer, mark) for call, answer in zip(batch, answers, strict=True)
+                Asked(call, self._cast.parties(call), answer, mark) for call, answer in zip(batch, answers, strict=True)
             ]
             await self._log.wait(partial(self._complete, asked), FLOW_PATIENCE)
             for one in asked:
@@ -196,11 +207,10 @@ class Stage:
 
     async def _calls(self, act: Act, probe: Probe) -> list[Call]:
         if probe.target.kind == "proxy":
-            return [self._call(replace(probe, target=target)) for target in await self._proxy_ports()]
+            return [self._cast.call(replace(probe, target=target)) for target in await self._proxy_ports()]
         if probe.over:
-            call = self._call(probe)
-            return [replace(call, local=(call.local[0], act.connections[probe.over][0].client_port))]
-        return [self._call(probe)]
+            return [self._cast.over(probe, act.connections[probe.over][0].client_port)]
+        return [self._cast.call(probe)]
 
     async def _proxy_ports(self) -> list[Target]:
         status = await self._node.status()
@@ -208,37 +218,6 @@ class Stage:
         if not ports:
             raise NotEnforced("the node's status names no proxy port")
         return [Target(NODE, port=port) for port in ports]
-
-    def _call(self, probe: Probe) -> Call:
-        address = self._galaxy.address(probe.source, probe.family)
-        return Call(probe, self._galaxy.namespace(probe.source), (address, self._ports.take()), self._remote(probe))
-
-    def _remote(self, probe: Probe) -> tuple[str, int]:
-        target = probe.target
-        port = UDP_ECHO_PORT if probe.protocol == "udp" else target.port
-        if target.kind == "service":
-            return self._galaxy.blueprint.service(target.name).address(probe.family), port
-        return self._galaxy.address(target.name or target.kind, probe.family), port
-
-    def _parties(self, call: Call) -> Parties:
-        probe, blueprint = call.probe, self._galaxy.blueprint
-        if probe.target.kind == "service":
-            names = "|".join(str(pod) for pod in blueprint.service(probe.target.name).backends)
-            destination = f"~{names}"
-        elif probe.target.kind == "pod":
-            destination = str(blueprint.pod(probe.target.name))
-        else:
-            destination = call.remote[0]
-        source = call.local[0] if probe.source in (NODE, WORLD) else str(blueprint.pod(probe.source))
-        host = (probe.request.host if probe.request else "") or authority(*call.remote)
-        return Parties(
-            source=source,
-            source_ip=call.local[0],
-            destination=destination,
-            dialled_ip=call.remote[0],
-            authority=host,
-            client_port=call.local[1],
-        )
 
     def _flows(self, asked: Asked) -> list[SeenFlow]:
         return own_flows(asked.call.probe, asked.parties, self._log.since(asked.mark))
@@ -264,9 +243,9 @@ class Stage:
                 self._judge(act, asked)
 
     async def _traffic(self, act: Act, step: Traffic) -> None:
-        call = self._call(Probe(step.source, step.target, Outcome.DIRECT, family=step.family))
+        call = self._cast.opening(step)
         route = Route(call.namespace, call.local[0], call.remote)
-        act.loops[step.name] = [Loop(step, route, self._ports) for _ in range(step.connections)]
+        act.loops[step.name] = [Loop(step, route, self._cast.ports) for _ in range(step.connections)]
         for loop in act.loops[step.name]:
             act.tasks.create_task(loop.run())
         await _served(act.loops[step.name], 0.0)
@@ -290,10 +269,6 @@ async def _served(loops: Sequence[Loop], moment: float) -> None:
                 await loop.served(AFTER_MIN, moment)
     except TimeoutError:
         pass  # judge() will say so
-
-
-def _opening(step: Open) -> Probe:
-    return Probe(step.source, step.target, Outcome.DIRECT, family=step.family)
 
 
 def _strike(act: Act) -> None:

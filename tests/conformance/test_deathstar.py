@@ -11,9 +11,10 @@ import h2.connection
 import h2.events
 import pytest
 
-from conformance.deathstar import HttpConnection, Request, answer
+from conformance.answers import Request, answer
 from conformance.http1 import ResponseReader, encode
 from conformance.scenario import Request as Wanted
+from conformance.speakers import HttpConnection
 
 ANSWERS = [
     ("POST", "/v1/request-landing", 200, "Ship landed\n"),

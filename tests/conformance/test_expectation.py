@@ -26,6 +26,11 @@ ASKED = SeenFlow(
     destination="default/deathstar", source_ip="10.0.0.1", destination_ip="10.0.0.2", l4="TCP", source_port="20001",
     destination_port="80", method="POST", url=URL, protocol="HTTP/1.1", summary=f"HTTP/1.1 POST {URL}",
 )  # fmt: skip
+JUDGED = SeenFlow(
+    verdict="FORWARDED", event="policy-verdict", direction="INGRESS", source="default/tiefighter",
+    destination="default/deathstar", source_ip="10.0.0.1", destination_ip="10.0.0.2", l4="TCP", source_port="20001",
+    destination_port="80", allowed_by="CiliumNetworkPolicy default/rule1,NetworkPolicy default/rule2",
+)  # fmt: skip
 ANSWERED = SeenFlow(
     verdict="FORWARDED", event="l7", l7="RESPONSE", direction="INGRESS", reply="true", source="default/deathstar",
     destination="default/tiefighter", source_ip="10.0.0.2", destination_ip="10.0.0.1", l4="TCP", source_port="80",
@@ -60,12 +65,48 @@ def test_a_denied_request_is_a_403_of_the_proxy_and_a_dropped_request_flow() -> 
     assert flow_problems(denied, PARTIES, [ASKED, refused])
 
 
-def test_a_dropped_packet_is_a_timeout_and_a_drop_flow() -> None:
-    dropped = expecting(Outcome.DROPPED)
+def test_a_dropped_packet_is_a_timeout_and_a_drop_and_a_verdict() -> None:
+    dropped, verdict = expecting(Outcome.DROPPED), replace(JUDGED, verdict="DROPPED", allowed_by="")
     assert answer_problems(dropped, PARTIES, Answer(Reaction.TIMEOUT)) == []
-    assert flow_problems(dropped, PARTIES, [DROP]) == []
-    assert flow_problems(dropped, PARTIES, []) != []
-    assert flow_problems(dropped, PARTIES, [DROP, ASKED]) != []
+    assert flow_problems(dropped, PARTIES, [verdict, DROP]) == []
+    assert flow_problems(dropped, PARTIES, [DROP]) != []
+    assert flow_problems(dropped, PARTIES, [verdict]) != []
+    assert flow_problems(dropped, PARTIES, [verdict, DROP, ASKED]) != []
+
+
+def test_a_forbidden_packet_names_the_deny_rule() -> None:
+    forbidden = replace(expecting(Outcome.FORBIDDEN), by="no-ships")
+    drop = replace(DROP, drop_reason="POLICY_DENY")
+    verdict = replace(JUDGED, verdict="DROPPED", allowed_by="", denied_by="CiliumNetworkPolicy default/no-ships")
+    assert answer_problems(forbidden, PARTIES, Answer(Reaction.TIMEOUT)) == []
+    assert flow_problems(forbidden, PARTIES, [verdict, drop]) == []
+    assert flow_problems(forbidden, PARTIES, [verdict, DROP]) != []
+    assert flow_problems(forbidden, PARTIES, [replace(verdict, denied_by="CiliumNetworkPolicy default/x"), drop]) != []
+
+
+def test_what_is_allowed_is_told_by_a_verdict_in_its_name() -> None:
+    allowed = expecting(Outcome.ALLOWED)
+    assert answer_problems(allowed, PARTIES, LANDED) == []
+    assert flow_problems(allowed, PARTIES, []) != []
+    for name in ("", "rule1", "rule2"):
+        assert flow_problems(replace(allowed, by=name), PARTIES, [JUDGED]) == []
+    assert flow_problems(replace(allowed, by="rule"), PARTIES, [JUDGED]) != []
+
+
+def test_what_is_open_is_judged_by_nobody() -> None:
+    opened = expecting(Outcome.OPEN)
+    assert answer_problems(opened, PARTIES, LANDED) == []
+    assert flow_problems(opened, PARTIES, []) == []
+    assert flow_problems(opened, PARTIES, [JUDGED]) != []
+
+
+def test_a_grpc_call_has_a_status_of_its_own() -> None:
+    call = replace(LAND, request=Request("POST", "/empire.DeathStar/RequestLanding", http="grpc"))
+    receipt = (("x-received", "POST /empire.DeathStar/RequestLanding"), ("x-client", "10.0.0.1"))
+    assert answer_problems(call, PARTIES, Answer(Reaction.ANSWERED, 0, "", receipt)) == []
+    denied = replace(call, expect=Outcome.DENIED)
+    assert answer_problems(denied, PARTIES, Answer(Reaction.ANSWERED, 7, "Access denied\r\n")) == []
+    assert answer_problems(denied, PARTIES, Answer(Reaction.ANSWERED, 12, "")) != []
 
 
 WRONG_ANSWERS = [

@@ -11,22 +11,22 @@ import pytest
 from conformance import netns
 from conformance.blueprint import star_wars
 from conformance.galaxy import NODE, Galaxy, galaxy
-from conformance.manifests import policy_file, policy_text
+from conformance.manifests import policy_file, to_yaml
 from conformance.node import running
+from conformance.objects import policy_object
 
 pytestmark = pytest.mark.privileged
 
 PATIENCE = 5.0  # seconds until a thing that was removed is back
 EMPIRE = {"matchLabels": {"org": "empire"}}
 RULE = {"http": [{"method": "POST", "path": "/v1/request-landing"}]}
-POLICY = {
-    "spec": {
-        "endpointSelector": {"matchLabels": {"class": "deathstar"}},
-        "ingress": [
-            {"fromEndpoints": [EMPIRE], "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": RULE}]}
-        ],
-    }
+SPEC = {
+    "endpointSelector": {"matchLabels": {"class": "deathstar"}},
+    "ingress": [
+        {"fromEndpoints": [EMPIRE], "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": RULE}]}
+    ],
 }
+POLICY = policy_object("CiliumNetworkPolicy", "rule1", "default", {"spec": SPEC})
 DAMAGES = {
     "filters": "tc qdisc del dev pod-deathstar-1 clsact",
     "rule": "ip rule del pref 104",
@@ -50,7 +50,7 @@ def answers(made: Galaxy) -> list[str]:
 async def test_what_somebody_removes_comes_back() -> None:
     good = ["200", "200", "000", "000"]
     with galaxy(star_wars(), prefix="mend") as made:
-        made.manifests.write(policy_file("rule1"), policy_text("rule1", POLICY))
+        made.manifests.write(policy_file("rule1"), to_yaml([POLICY]))
         async with running(made):
             assert await asyncio.to_thread(answers, made) == good
             for what, command in DAMAGES.items():
@@ -64,7 +64,7 @@ async def test_a_policy_is_enforced_although_the_table_was_flushed() -> None:
     with galaxy(star_wars(), prefix="mend") as made:
         async with running(made) as node:
             netns.tool(netns.inside(made.namespace(NODE), ["nft", "delete", "table", "inet", "deflector"]))
-            made.manifests.write(policy_file("rule1"), policy_text("rule1", POLICY))
+            made.manifests.write(policy_file("rule1"), to_yaml([POLICY]))
             await node.enforced()
             assert await asyncio.to_thread(answer, made, "tiefighter", 4) == "200"
             assert await asyncio.to_thread(answer, made, "xwing", 4) == "000"

@@ -24,6 +24,7 @@ class IdleNode:
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
+        self.flags: tuple[str, ...] = ()
 
     async def enforced(self) -> None:
         pass
