@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Self
 
@@ -140,6 +140,8 @@ METRIC_DIRECTIONS = 4
 METRIC_REASONS = 256
 EVENT_VERSION = 1
 
+GENERATION_MAX = 0xFFFFFFFF
+
 IPCACHE_FIXED_BITS = 32  # family and padding
 POLICY_BITS_ANY = 72  # group, identity, direction
 POLICY_BITS_PROTOCOL = 80
@@ -263,6 +265,8 @@ CT_VALUE = Struct(
         ("reply", "B"),
         ("proxy_port", "H"),
         ("pad", "2x"),
+        ("generation", "I"),
+        ("pad2", "4x"),
     ),
 )
 FRAGMENT_KEY = Struct(
@@ -284,7 +288,7 @@ FRAGMENT_VALUE = Struct(
 NAMESPACE = Struct("namespace", (("id", "i"),))
 DENIED_VALUE = Struct("denied_value", (("told", "Q"),))
 METRIC = Struct("metric", (("packets", "Q"), ("bytes", "Q")))
-SETTINGS = Struct("settings", (("helper", "I"), ("pad", "4x")))
+SETTINGS = Struct("settings", (("helper", "I"), ("generation", "I")))
 EVENT = Struct(
     "event",
     (
@@ -519,8 +523,23 @@ def service_value(identity: int, target_port: int) -> bytes:
     return _SERVICE_VALUE.pack(identity, port_bytes(target_port))
 
 
-def settings_value(helper: int) -> bytes:
-    return struct.pack(SETTINGS.format, helper)
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The one entry of `settings`."""
+
+    helper: int = 0  # interface index of the helper device; 0: there is none yet
+    generation: int = 0  # of what is in the maps; 0: every packet is judged anew
+
+    def pack(self) -> bytes:
+        return struct.pack(SETTINGS.format, self.helper, self.generation)
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Self:
+        return cls(*struct.unpack(SETTINGS.format, raw))
+
+    def after_change(self) -> Self:
+        """The next generation, which is never 0."""
+        return replace(self, generation=self.generation % GENERATION_MAX + 1)
 
 
 def namespace_value(number: int) -> bytes:

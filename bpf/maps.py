@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bpf import sys
@@ -18,9 +18,9 @@ from bpf.layout import (
     Counter,
     Dir,
     MapSpec,
+    Settings,
     endpoint_key,
     namespace_value,
-    settings_value,
 )
 
 SPECS = {spec.name: spec for spec in MAPS}
@@ -74,13 +74,19 @@ class Maps:
         return sys.map_contents(self._fds[name], SPECS[name])
 
     def apply(self, ops: Ops) -> None:
-        """Take the steps in order. MapsError at the first that fails: every lookup then still gives what the old or
-        the new policy says (see changes), but what is realised must be read again."""
-        for step in ops.steps:
-            try:
-                self._take(step)
-            except OSError as error:
-                raise MapsError(_explain(SPECS[step.map], step.count, error)) from error
+        """Take the steps in order; then live connections obey. MapsError at the first that fails: every lookup then
+        still gives what the old or the new policy says (see changes), but what is realised must be read again."""
+        try:
+            for step in ops.steps:
+                self._apply(step)
+        finally:
+            self.judge_anew()
+
+    def _apply(self, step: Step) -> None:
+        try:
+            self._take(step)
+        except OSError as error:
+            raise MapsError(_explain(SPECS[step.map], step.count, error)) from error
 
     def _take(self, step: Step) -> None:
         if step.values:
@@ -88,8 +94,20 @@ class Maps:
         else:
             sys.map_delete_all(self._fds[step.map], SPECS[step.map], step.keys)
 
+    @property
+    def settings(self) -> Settings:
+        raw = sys.map_lookup(self._fds["settings"], ZERO, SPECS["settings"].value_size)
+        return Settings.unpack(raw) if raw is not None else Settings()
+
+    def _set(self, settings: Settings) -> None:
+        sys.map_update(self._fds["settings"], ZERO, settings.pack())
+
     def set_helper(self, ifindex: int) -> None:
-        sys.map_update(self._fds["settings"], ZERO, settings_value(ifindex))
+        self._set(replace(self.settings, helper=ifindex))
+
+    def judge_anew(self) -> None:
+        """From now on no packet passes on the verdict that its connection had before."""
+        self._set(self.settings.after_change())
 
     def set_namespace(self, ifindex: int, number: int | None) -> None:
         """Where the sockets of the pod behind this interface are: the id of its network namespace; None: unknown."""

@@ -109,18 +109,47 @@ static __always_inline int ask_policy(const struct packet *p, struct story *s, c
 	return d->verdict == VERDICT_DENY ? d->reason : 0;
 }
 
-/* A packet of the side that opens (or opened) the connection: the policy is asked for each of them.
+static __always_inline u32 current_generation(void)
+{
+	u32 zero = 0;
+	struct settings *settings = bpf_map_lookup_elem_((uintptr_t)MAP(SETTINGS), &zero);
+
+	return settings ? settings->generation : 0;
+}
+
+/* Whether this packet would be judged as the last one of its connection was: nothing has changed since, and it says
+ * nothing new. Not for ICMP, whose type is policy but not part of the connection's key. */
+static __always_inline bool is_judged(const struct packet *p, const struct ct_value *ct, u8 hook, u32 generation)
+{
+	return generation && ct->generation == generation && ct->direction == hook && has_ports(p->outer.protocol) &&
+	       !(p->tcp_flags & (FLAG_SYN | FLAG_FIN | FLAG_RST));
+}
+
+static __always_inline int pass_judged(const struct packet *p, struct story *s, struct ct_value *ct, u64 now)
+{
+	s->direction = s->hook;
+	s->reply = REPLY_NO;
+	s->trace_reason = TRACE_ESTABLISHED;
+	s->tell_trace = ct_note(ct, p, false, now);
+	return ct->flags & CT_PROXIED ? to_proxy_fate(s, ct->proxy_port) : FATE_PASS;
+}
+
+/* A packet of the side that opens (or opened) the connection: the policy is asked, for each of them that comes after a
+ * change. `generation` was read before that, so a change that comes meanwhile asks again.
  * `accepted`: nothing is known of the connection, but the proxy has accepted it. */
 static __always_inline int judge_forward(struct __sk_buff *skb, const struct packet *p, struct story *s,
 					 const struct endpoint *ep, const struct ct_key *key, struct ct_value *ct,
 					 bool accepted, u64 now)
 {
+	u32 generation = current_generation();
 	bool tcp = p->outer.protocol == PROTO_TCP;
 	bool fresh = !ct || ct->direction != s->hook || (opens(p) && is_closing(ct));
-	struct ct_value value = { .direction = s->hook };
+	struct ct_value value = { .direction = s->hook, .generation = generation };
 	struct decision d;
 	int reason;
 
+	if (ct && !fresh && is_judged(p, ct, s->hook, generation))
+		return pass_judged(p, s, ct, now);
 	s->direction = s->hook;
 	s->reply = REPLY_NO;
 	s->trace_reason = fresh ? TRACE_NEW : TRACE_ESTABLISHED;
@@ -155,6 +184,7 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 		s->tell_trace = ct_note(ct, p, false, now);
 		ct->flags = value.flags;
 		ct->proxy_port = value.proxy_port;
+		ct->generation = generation;
 	}
 	if (value.flags & CT_PROXIED)
 		return to_proxy_fate(s, value.proxy_port);

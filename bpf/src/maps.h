@@ -96,6 +96,8 @@ struct ct_value {
 	u8 reply;     /* TCP flags seen from the other side */
 	u16 proxy_port;
 	u16 pad;
+	u32 generation; /* of the policy that has judged it; 0: it is to be asked */
+	u32 pad2;
 };
 
 /* fragments: the ports of a datagram whose first fragment has passed */
@@ -135,8 +137,8 @@ struct metric {
 
 /* settings: one entry, written by the agent */
 struct settings {
-	u32 helper; /* ifindex of the helper device; 0: not made yet, redirects are dropped */
-	u32 pad;
+	u32 helper;     /* ifindex of the helper device; 0: not made yet, redirects are dropped */
+	u32 generation; /* of policy, peers and services: another one after each change; 0: never trust a verdict of before */
 };
 
 /* events: what userspace is told, see events.h. Version EVENT_VERSION. */

@@ -177,6 +177,28 @@ def test_a_live_connection_ends_when_its_policy_does(stage: Stage) -> None:
         assert connection.recv(10) == b"again"
 
 
+def test_a_live_connection_obeys_when_its_peer_becomes_somebody_else(stage: Stage) -> None:
+    """Verdicts are remembered with the connection, but only until anything that they were made of changes."""
+    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
+    identity = stage.peers["client"]
+    stage.enforce("server", ingress=stage.on(Protocol.TCP, 80, stage.allow("client")))
+    with stage.galaxy.connect(client.namespace, (server.v4, 80), QUICK) as connection:
+        assert says(connection)
+        assert says(connection)
+        stage.peers["client"] = 4713
+        try:
+            stage.apply()
+            stage.forget()
+            connection.sendall(b"it is me")
+            drop = stage.wait_drop(Reason.POLICY_DENIED, endpoint=server.ifindex)
+            assert drop.source_identity == 4713
+        finally:
+            stage.peers["client"] = identity
+        stage.apply()
+        connection.settimeout(5)
+        assert connection.recv(10) == b"it is me"
+
+
 def test_an_answering_entry_lets_no_new_connection_in(stage: Stage) -> None:
     """A SYN on the tuple of a live egress connection is judged as ingress, not as a reply."""
     client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]

@@ -15,6 +15,7 @@ from bpf.layout import (
     STRUCTS,
     LayoutError,
     PolicyKey,
+    Settings,
     address_bytes,
     address_text,
     c_assertions,
@@ -52,6 +53,13 @@ def test_an_endpoint_has_four_places_for_addresses_and_a_fifth_is_closed() -> No
 
 def test_ports_are_in_network_order() -> None:
     assert service_key("10.96.0.1", 80, 6)[16:] == b"\0\x50\x06\x04"
+
+
+def test_generations_never_come_to_zero() -> None:
+    """0 stands for a verdict that nobody may rely on."""
+    assert Settings(7, 0).after_change() == Settings(7, 1)
+    assert Settings(7, 2**32 - 1).after_change() == Settings(7, 1)
+    assert Settings.unpack(Settings(7, 9).pack()) == Settings(7, 9)
 
 
 EVENT_BYTES = struct.pack(
