@@ -31,6 +31,7 @@ from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
 from agent.policy_loop import Enforced, PolicyLoop
 from agent.ports import ProxyPorts
 from agent.regenerate import Books, EffectFailed, Regenerator
+from agent.remains import Remains, remains
 from agent.status import status_handler
 from agent.supervise import Tasks
 from agent.views import NodeView, labels_by_identity
@@ -40,6 +41,7 @@ from bpf.features import reuseport_assignable
 from bpf.layout import Counter
 from bpf.links import Changes
 from bpf.loader import Options as DatapathOptions
+from bpf.loader import pinned_meta
 from flows.accesslog.server import AccessLogService
 from flows.observer import Observer
 from flows.server import ServeError
@@ -102,6 +104,7 @@ class Node:
         self._places = PodPlaces()
         self._state, self._identities, self._books = self._restore()
         self._compiler = Compiler(self._identities, CompilerOptions(node_name=config.node_name))
+        self._former = Remains()
         self._view = NodeView(config.node_name, World(), NodePolicy(revision=0), {})
         self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
         self._lost = 0
@@ -161,14 +164,30 @@ class Node:
                 path.unlink(missing_ok=True)
 
     async def _open_datapath(self) -> None:
+        inherited = pinned_meta(self._datapath.options) is not None
         try:
             loaded = await asyncio.to_thread(self._datapath.open)
         except DatapathError as error:
-            if self._state is None:  # no earlier agent's work is in force: take away what there is of ours
+            if not inherited:  # no earlier agent's work is in force: take away what there is of ours
                 with contextlib.suppress(DatapathError):
                     await asyncio.to_thread(self._datapath.cleanup)
             raise EnvironmentProblem(str(error)) from None
         log.info("data path: programs %s", loaded.programs)
+        if self._state is None:
+            self._respect(remains(self._datapath.realized))
+
+    def _respect(self, former: Remains) -> None:
+        """An earlier agent's entries are in force, but its books are lost: use none of its numbers."""
+        if not former:
+            return
+        log.warning(
+            "%s is missing or unusable while an earlier agent's policy is in force: it stays until all is programmed "
+            "anew, with other numbers; connections through the proxy are cut",
+            self._config.run_dir.state,
+        )
+        self._former = former
+        self._identities = IdentityAllocator(first=former.first_unused)
+        self._compiler = Compiler(self._identities, CompilerOptions(node_name=self._config.node_name))
 
     def _start_work(self) -> None:
         """Everything that runs for as long as the node does."""
@@ -182,7 +201,7 @@ class Node:
             kernel,
             self._books,
             save=self._save,
-            is_free=port_is_free,
+            is_free=lambda port: port not in self._former.ports and port_is_free(port),
             now=time.monotonic,
             ack_timeout=config.ack_timeout,
         )

@@ -56,12 +56,16 @@ class Proxies(Protocol):
 
 
 class Kernel(Protocol):
-    """Makes the kernel hold exactly this policy. A redirect to a slot without a port is a deny."""
+    """Makes the kernel hold exactly this policy. A redirect to a slot without a port is a deny. `closed` tells, one
+    line each, what there was no room for and is denied instead."""
+
+    closed: tuple[str, ...]
 
     async def reserve(self, ports: Iterable[int]) -> None:
         """Refuse connections that go straight to these proxy ports."""
 
-    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> None: ...
+    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
+        """A line for each thing that the kernel has no room for: it is denied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +159,13 @@ class Regenerator:
         self._forget_rested()
         failures: dict[str, bool] = {}
         told = await self._tell_what_can_be(desired, failures)
-        await self._enforce(told)
+        failures.update(dict.fromkeys(await self._enforce(told), False))
         missing = await self._retire(told)
         self._prompt = PROMPT_SECONDS
         late = (f"slot {name}: no proxy has confirmed it yet" for name in sorted(missing | told.answer.missing))
         return Outcome(
             told.node,
-            (*failures, *late),
+            (*failures, *late, *self._kernel.closed),
             complete=not missing and not told.answer.missing and not failures,
             retry=any(failures.values()),
             due=self._due(told, missing),
@@ -209,14 +213,15 @@ class Regenerator:
             await self._kernel.program(interim, now.ports or self.ports)
             self._in_force = InForce.of(interim, now.ports or self.ports)
 
-    async def _enforce(self, told: _Told) -> None:
-        """Program the kernel with all that needs no late proxy; peers of late slots stay as they were."""
+    async def _enforce(self, told: _Told) -> tuple[str, ...]:
+        """Program the kernel with all that needs no late proxy; peers of late slots stay as they were. Returns what it
+        has no room for."""
         now, missing = self._now(), told.answer.missing
         waiting = {name: now - self._late[name] < self._ack_timeout for name in missing}
         unready = told.failed | (missing - self._proven)
         ports = {name: port for name, port in self.ports.items() if name not in unready}
         node = meanwhile(told.node, self._in_force, waiting)
-        await self._kernel.program(node, ports)
+        closed = await self._kernel.program(node, ports)
         self._in_force = InForce.of(node, ports)
         self._proven = set(ports)
         late = {slot.group for slot in told.node.slots if slot.name in missing and slot.state is SlotState.ACTIVE}
@@ -225,6 +230,7 @@ class Regenerator:
             for policy in told.node.policies
             if policy.group in self._good or policy.group not in told.given_up | late
         }
+        return closed
 
     async def _retire(self, told: _Told) -> frozenset[str]:
         """Where the kernel sends nothing any more: change what inactive slots answer, then take their listeners away.

@@ -13,7 +13,6 @@ from bpf import links
 from bpf.datapath import Datapath, DatapathError
 from bpf.layout import Dir, Event, EventType, Reply
 from bpf.netlink import NetlinkError
-from bpf.redirects import desired
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.ir import NodePolicy
 from policies.objects import PodKey
@@ -81,6 +80,7 @@ class KernelPolicy:
         self._attached = set(datapath.attached())
         self._reserved: frozenset[int] | None = None
         self._doubtful = False
+        self.closed: tuple[str, ...] = ()
 
     @property
     def attached(self) -> frozenset[int]:
@@ -111,12 +111,13 @@ class KernelPolicy:
             self._doubtful = True
             raise
 
-    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> None:
+    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
         try:
-            await asyncio.to_thread(self._datapath.apply, desired(node, ports))
+            closed = await asyncio.to_thread(self._datapath.program, node, ports)
             await asyncio.to_thread(self._attach, {endpoint.id for endpoint in node.endpoints})
         except DatapathError as error:
             raise EffectFailed(str(error)) from error
+        return closed
 
     def _attach(self, wanted: set[int]) -> None:
         for ifindex in sorted(wanted - self._attached):

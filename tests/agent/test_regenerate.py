@@ -269,6 +269,13 @@ async def test_what_the_kernel_does_not_take_is_tried_again(story: Story) -> Non
     assert (await story.want(may("/land", TIEFIGHTER))).complete
 
 
+async def test_what_the_kernel_has_no_room_for_is_told(story: Story) -> None:
+    story.effects.closed = ("group 256 is closed: its entries do not fit",)
+    outcome = await story.want(may("/land", TIEFIGHTER))
+    assert outcome.degraded == story.effects.closed
+    assert not outcome.complete
+
+
 async def test_books_are_written_before_the_effects_that_they_describe(story: Story) -> None:
     story.effects.kernel_fails = True
     with pytest.raises(EffectFailed):

@@ -20,6 +20,7 @@ class Effects:
     refuse: dict[str, str] = field(default_factory=dict)  # slot -> the proxy's words
     silent: set[str] = field(default_factory=set)  # slots that nobody answers for
     kernel_fails: bool = False
+    closed: tuple[str, ...] = ()  # what the kernel has no room for
     waited: float = 0.0  # seconds for answers that did not come
     listeners: dict[str, int] = field(default_factory=dict)
     filters: dict[str, Slot] = field(default_factory=dict)
@@ -59,13 +60,15 @@ class FakeProxies:
 
 
 class FakeKernel:
+    closed: tuple[str, ...] = ()
+
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
 
     async def reserve(self, ports: Iterable[int]) -> None:
         self._effects.reserved = set(ports)
 
-    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> None:
+    async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
         effects = self._effects
         if effects.kernel_fails:
             raise EffectFailed("the map is full")
@@ -83,3 +86,4 @@ class FakeKernel:
                 effects.log.append(f"redirect {key[1]} to {slot}")
         effects.log += [f"redirect {key[1]} ends" for key in sorted(effects.redirects.keys() - wanted.keys())]
         effects.redirects, effects.allowed = wanted, allowed
+        return effects.closed
