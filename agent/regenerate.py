@@ -56,10 +56,7 @@ class Proxies(Protocol):
 
 
 class Kernel(Protocol):
-    """Makes the kernel hold exactly this policy. A redirect to a slot without a port is a deny. `closed` tells, one
-    line each, what there was no room for and is denied instead."""
-
-    closed: tuple[str, ...]
+    """Makes the kernel hold exactly this policy. A redirect to a slot without a port is a deny."""
 
     async def reserve(self, ports: Iterable[int]) -> None:
         """Refuse connections that go straight to these proxy ports."""
@@ -165,7 +162,7 @@ class Regenerator:
         late = (f"slot {name}: no proxy has confirmed it yet" for name in sorted(missing | told.answer.missing))
         return Outcome(
             told.node,
-            (*failures, *late, *self._kernel.closed),
+            (*failures, *late),
             complete=not missing and not told.answer.missing and not failures,
             retry=any(failures.values()),
             due=self._due(told, missing),

@@ -80,7 +80,6 @@ class KernelPolicy:
         self._attached = set(datapath.attached())
         self._reserved: frozenset[int] | None = None
         self._doubtful = False
-        self.closed: tuple[str, ...] = ()
 
     @property
     def attached(self) -> frozenset[int]:
@@ -112,11 +111,14 @@ class KernelPolicy:
             raise
 
     async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
+        pods = {endpoint.id for endpoint in node.endpoints}
         try:
             closed = await asyncio.to_thread(self._datapath.program, node, ports)
-            await asyncio.to_thread(self._attach, {endpoint.id for endpoint in node.endpoints})
         except DatapathError as error:
+            # a pod that the maps do not know yet is closed by the programs, and open without them
+            await asyncio.to_thread(self._attach, pods | self._attached)
             raise EffectFailed(str(error)) from error
+        await asyncio.to_thread(self._attach, pods)
         return closed
 
     def _attach(self, wanted: set[int]) -> None:

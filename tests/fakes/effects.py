@@ -60,8 +60,6 @@ class FakeProxies:
 
 
 class FakeKernel:
-    closed: tuple[str, ...] = ()
-
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
 
