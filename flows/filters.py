@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import re2
 from flow import flow_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from flows.build import EVENT_L7
-from flows.patterns import address, name_pattern, network, node_pattern, path_of, within
+from flows.patterns import address, name_pattern, network, node_pattern, path_of, regexes, within
 from flows.selectors import SelectorError, parse_selector, selects
 
 T = TypeVar("T")
 Predicate = Callable[[flow_pb2.Flow], bool]
 
+CONDITIONS_MAX = 1000  # values of all fields of a request's filters; each is compared with each flow
 STATUS = re.compile(r"[1-5][0-9]{2}\Z")
 STATUS_PREFIX = re.compile(r"[1-5][0-9]?\+\Z")
 PORT = re.compile(r"[0-9]+\Z")
@@ -45,11 +45,19 @@ class FilterError(ValueError):
 
 def compile_filters(allow: Sequence[flow_pb2.FlowFilter], deny: Sequence[flow_pb2.FlowFilter]) -> Predicate:
     """One predicate for both lists of a request. Raises FilterError."""
+    count = sum(_conditions(one) for one in (*allow, *deny))
+    if count > CONDITIONS_MAX:
+        raise FilterError(f"the filters hold {count} conditions: more than {CONDITIONS_MAX} are not looked at")
     allowed = [compile_filter(one) for one in allow]
     denied = [compile_filter(one) for one in deny]
-    if not allowed and not denied:
-        return lambda flow: True
-    return lambda flow: (not allowed or any(p(flow) for p in allowed)) and not any(p(flow) for p in denied)
+    if not denied:
+        return _any(allowed) if allowed else lambda flow: True
+    is_allowed, is_denied = _any(allowed), _any(denied)
+    return lambda flow: (not allowed or is_allowed(flow)) and not is_denied(flow)
+
+
+def _conditions(wanted: flow_pb2.FlowFilter) -> int:
+    return 1 + sum(len(values) for field, values in wanted.ListFields() if field.is_repeated)
 
 
 def compile_filter(wanted: flow_pb2.FlowFilter) -> Predicate:
@@ -66,7 +74,15 @@ def compile_filter(wanted: flow_pb2.FlowFilter) -> Predicate:
             what = field.name.removeprefix("http_").replace("_", " ")
             raise FilterError(f"filtering by http {what} requires the event type filter to only match 'l7' events")
         predicates.append(compiler(values))
+    if len(predicates) == 1:
+        return predicates[0]
     return lambda flow: all(predicate(flow) for predicate in predicates)
+
+
+def _any(predicates: Sequence[Predicate]) -> Predicate:
+    if len(predicates) == 1:
+        return predicates[0]
+    return lambda flow: any(predicate(flow) for predicate in predicates)
 
 
 def _sees_l7(types: Iterable[flow_pb2.EventTypeFilter]) -> bool:
@@ -180,18 +196,19 @@ def _labels(get: Callable[[flow_pb2.Flow], Sequence[str]]) -> Callable[[Any], Pr
 
 def _fqdns(field: str) -> Callable[[Any], Predicate]:
     def compiled(values: Any) -> Predicate:
-        pattern = re.compile("|".join(_parsed(name_pattern, value) for value in values))
-        return lambda flow: any(pattern.fullmatch(name) for name in getattr(flow, field))
+        patterns = regexes([_parsed(name_pattern, value) for value in values])
+        return lambda flow: any(pattern.fullmatch(name) for name in getattr(flow, field) for pattern in patterns)
 
     return compiled
 
 
 def _node_names(values: Any) -> Predicate:
-    pattern = re.compile("|".join(_parsed(node_pattern, value) for value in values))
+    patterns = regexes([_parsed(node_pattern, value) for value in values])
 
     def matches(flow: flow_pb2.Flow) -> bool:
         name = flow.node_name
-        return bool(name) and bool(pattern.fullmatch(name if "/" in name else f"default/{name}"))
+        full = name if "/" in name else f"default/{name}"
+        return bool(name) and any(pattern.fullmatch(full) for pattern in patterns)
 
     return matches
 
@@ -262,14 +279,10 @@ def _patterns(get: Callable[[flow_pb2.Flow], str | None], what: str) -> Callable
     """RE2 patterns, unanchored; None from `get` never matches."""
 
     def compiled(values: Any) -> Predicate:
-        options = re2.Options()
-        options.log_errors = False
-        patterns = []
-        for value in values:
-            try:
-                patterns.append(re2.compile(value, options))
-            except re2.error as error:
-                raise FilterError(f"invalid {what} filter: {value!r}: {_text(error)}") from None
+        try:
+            patterns = regexes(values)
+        except ValueError as error:
+            raise FilterError(f"invalid {what} filter: {error}") from None
 
         def matches(flow: flow_pb2.Flow) -> bool:
             text = get(flow)
@@ -278,11 +291,6 @@ def _patterns(get: Callable[[flow_pb2.Flow], str | None], what: str) -> Callable
         return matches
 
     return compiled
-
-
-def _text(error: Exception) -> str:
-    reason = error.args[0] if error.args else error
-    return reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
 
 
 def _url(flow: flow_pb2.Flow) -> str | None:

@@ -1,14 +1,20 @@
-"""Field masks over flows: keep what was asked for. Pure.
+"""Field masks over serialised flows: keep what was asked for. Pure.
 
 A path is made of proto names (`IP`, `source.pod_name`). A nested path always leaves its parent behind, be it empty.
+A mask is a message type of its own, with a Flow's numbers for the fields that are kept: what it does not know is
+discarded, and what is kept whole stays bytes. That takes 1 us where clearing the fields of a Flow takes 5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from flow import flow_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from flows.wire import counted, tag
 
 # What the hubble 1.19 command line asks for when it prints compact, dict or tab output.
 HUBBLE_DEFAULT = frozenset(
@@ -29,7 +35,11 @@ HUBBLE_FORGOT = frozenset(
     )
 )
 
+PATHS_MAX = 1000  # of one mask; a Flow with all that is in it has fewer fields
+KEPT = 64  # masks that are remembered
+
 Tree = dict[str, "Tree"]  # field -> what to keep of it; nothing named: all
+_Field = descriptor_pb2.FieldDescriptorProto
 
 
 class MaskError(ValueError):
@@ -40,42 +50,89 @@ class Mask:
     """A compiled mask. No paths: everything is kept. Raises MaskError."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        wanted = set(paths)
+        wanted = frozenset(paths)
+        if len(wanted) > PATHS_MAX:
+            raise MaskError(f"invalid fieldmask: {len(wanted)} paths are more than {PATHS_MAX}")
         if wanted == HUBBLE_DEFAULT:
             wanted |= HUBBLE_FORGOT
-        self._tree: Tree = {}
-        for path in sorted(wanted):
-            self._add(path)
+        self._tree, self._kept, self.parents = _compiled(wanted)
 
-    def apply(self, flow: flow_pb2.Flow) -> None:
-        """Clear what was not asked for, in place."""
-        if self._tree:
-            _prune(flow, self._tree)
+    def __bool__(self) -> bool:
+        """Whether anything may have to go."""
+        return bool(self._tree)
 
-    def _add(self, path: str) -> None:
-        descriptor: Any = flow_pb2.Flow.DESCRIPTOR
-        tree = self._tree
-        parts = path.split(".")
-        for at, part in enumerate(parts):
-            field = descriptor.fields_by_name.get(part) if descriptor is not None else None
-            inner = at < len(parts) - 1
-            if field is None or (inner and (field.is_repeated or field.message_type is None)):
-                raise MaskError(f"invalid fieldmask: flow has no field {path!r}")
-            if not inner:
-                tree[part] = {}  # the whole of it, also where a part was asked for
-                return
-            if part in tree and not tree[part]:
-                return  # the whole is kept already: sorted paths name it first
-            tree = tree.setdefault(part, {})
-            descriptor = field.message_type
+    def keeps(self, field: str) -> bool:
+        """Whether this field is kept, in whole or in part."""
+        return not self._tree or field in self._tree
+
+    def narrow(self, part: bytes) -> bytes:
+        """What is kept of a serialised flow, or of a part of one.
+
+        What is kept of a flow is `parents`, then what is kept of its parts in their order.
+        """
+        if not self._tree:
+            return part
+        kept = self._kept.FromString(part)
+        kept.DiscardUnknownFields()
+        wire: bytes = kept.SerializeToString()
+        return wire
 
 
-def _prune(message: Any, tree: Tree) -> None:
-    for field, _ in message.ListFields():
-        if field.name not in tree:
-            message.ClearField(field.name)
-    for name, inner in tree.items():
+@lru_cache(KEPT)
+def _compiled(paths: frozenset[str]) -> tuple[Tree, Any, bytes]:
+    """A mask's tree, its message type, and the parents that it leaves behind, empty."""
+    tree: Tree = {}
+    for path in sorted(paths):
+        _add(tree, path)
+    return tree, _message_type(tree), _parents(flow_pb2.Flow, tree)
+
+
+def _add(tree: Tree, path: str) -> None:
+    descriptor: Any = flow_pb2.Flow.DESCRIPTOR
+    parts = path.split(".")
+    for at, part in enumerate(parts):
+        field = descriptor.fields_by_name.get(part) if descriptor is not None else None
+        inner = at < len(parts) - 1
+        if field is None or (inner and (field.is_repeated or field.message_type is None)):
+            raise MaskError(f"invalid fieldmask: flow has no field {path!r}")
+        if not inner:
+            tree[part] = {}  # the whole of it, also where a part was asked for
+            return
+        if part in tree and not tree[part]:
+            return  # the whole is kept already: sorted paths name it first
+        tree = tree.setdefault(part, {})
+        descriptor = field.message_type
+
+
+def _message_type(tree: Tree) -> Any:
+    """The message class of what is kept. A pool of its own, so that masks do not meet."""
+    kept = _described("Kept", flow_pb2.Flow.DESCRIPTOR, tree)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(descriptor_pb2.FileDescriptorProto(name="mask.proto", syntax="proto3", message_type=[kept]))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Kept"))
+
+
+def _described(name: str, original: Any, tree: Tree) -> descriptor_pb2.DescriptorProto:
+    """Only a part of a message is a message here. Whatever else has a length stays bytes; as often as it occurs, since
+    occurrences of one message are merged by who reads them."""
+    made = descriptor_pb2.DescriptorProto(name=name)
+    for field_name, inner in sorted(tree.items()):
+        field = original.fields_by_name[field_name]
+        kept = made.field.add(name=field_name, number=field.number, label=_Field.LABEL_OPTIONAL)
         if inner:
-            part = getattr(message, name)
-            part.SetInParent()
-            _prune(part, inner)
+            kept.type, kept.type_name = _Field.TYPE_MESSAGE, f"Of_{field_name}"
+            made.nested_type.append(_described(kept.type_name, field.message_type, inner))
+        elif field.type in (field.TYPE_STRING, field.TYPE_MESSAGE, field.TYPE_BYTES):
+            kept.type, kept.label = _Field.TYPE_BYTES, _Field.LABEL_REPEATED
+        else:
+            kept.type = _Field.TYPE_UINT64  # a Flow has varints only
+    return made
+
+
+def _parents(kind: Any, tree: Tree) -> bytes:
+    found = b""
+    for field_name, inner in sorted(tree.items()):
+        if inner:
+            part = message_factory.GetMessageClass(kind.DESCRIPTOR.fields_by_name[field_name].message_type)
+            found += counted(tag(kind, field_name), _parents(part, inner))
+    return found

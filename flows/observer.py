@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from flow import flow_pb2
 from observer import observer_pb2
 from relay import relay_pb2
 
 from flows.accesslog.decode import SLOT_KEY
 from flows.intake import Intake
 from flows.lookups import Lookups
-from flows.reading import Reading, response
+from flows.reader import Clock, Losses, Reader
+from flows.reading import Reading
 from flows.record import PacketRecord
 from flows.ring import CAPACITY, Event, Ring
 from flows.uuids import uuids
 
 SLICE = 256  # flows built or looked at before others get their turn
-LOSS_INTERVAL = 1.0  # seconds; one notice of loss per reader in this time
+PIECE_SECONDS = 0.005  # of work for all readers together before others get their turn
+CLOCK = Clock(time.monotonic, time.time_ns)
 RATE_WINDOW_NS = 60_000_000_000
 NAMESPACE_LIFETIME_NS = 3_600_000_000_000
 
@@ -90,49 +91,22 @@ class Observer:
 
     # Reading
 
-    async def flows(self, reading: Reading) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
-        """What a request asks for, oldest first; endless when it follows."""
+    async def flows(self, reading: Reading) -> AsyncGenerator[list[bytes], None]:
+        """What a request asks for, oldest first, as serialised responses; endless when it follows."""
         with self._reader():
             await self._catch_up()
-            end = None if reading.follow else self.ring.end
-            async for sent in self._read(reading, reading.start(self.ring), end):
-                yield sent
+            reader = Reader(self.ring, reading, self._view().node_name, CLOCK)
+            while not reader.is_done:
+                if batch := reader.piece(PIECE_SECONDS / self._readers):
+                    yield batch
+                if reader.is_done:
+                    return
+                if reader.has_work:
+                    await asyncio.sleep(0)
+                else:
+                    await self._wait(reader.losses)
 
-    async def _read(
-        self, reading: Reading, sequence: int, end: int | None
-    ) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
-        losses = _Losses(self._view().node_name)
-        left = reading.limit
-        looked_at = 0
-        while left is None or left > 0:
-            if sequence < self.ring.start:
-                losses.add(self.ring.start - sequence)
-                sequence = self.ring.start
-            if (notice := losses.due()) is not None:
-                yield notice
-            if sequence >= (self.ring.end if end is None else min(end, self.ring.end)):
-                if end is not None:
-                    break
-                await self._wait(losses)
-                continue
-            event = self.ring[sequence]
-            sequence += 1
-            if event.is_loss:
-                yield losses.passed_on(event)
-                continue
-            if reading.until_ns is not None and event.time_ns > reading.until_ns:
-                break
-            flow = event.flow()
-            if reading.wanted(flow):
-                left = None if left is None else left - 1
-                yield response(flow, reading.mask)
-            looked_at += 1
-            if looked_at % SLICE == 0:
-                await asyncio.sleep(0)
-        if (notice := losses.due(now=True)) is not None:
-            yield notice
-
-    async def _wait(self, losses: _Losses) -> None:
+    async def _wait(self, losses: Losses) -> None:
         """Until there is news, or a notice of loss is due."""
         try:
             async with asyncio.timeout(losses.wait()):
@@ -189,9 +163,11 @@ class Observer:
         """The namespaces of endpoints in flows that were read or kept, of the last hour."""
         with self._reader():
             await self._catch_up()
-            for sequence in range(max(self._namespaces_read, self.ring.start), self.ring.end):
+            while (sequence := max(self._namespaces_read, self.ring.start)) < self.ring.end:
                 self._note_namespaces(self.ring[sequence])
-            self._namespaces_read = self.ring.end
+                self._namespaces_read = sequence + 1
+                if sequence % SLICE == 0:
+                    await asyncio.sleep(0)
         oldest = time.time_ns() - NAMESPACE_LIFETIME_NS
         self._namespaces = {key: seen for key, seen in self._namespaces.items() if seen >= oldest}
         found = [observer_pb2.Namespace(cluster=c, namespace=n) for c, n in sorted(self._namespaces)]
@@ -215,42 +191,3 @@ class Observer:
         whole_minute = first > self.ring.start
         span = RATE_WINDOW_NS if whole_minute else max(now - self.ring[first].time_ns, 1)
         return (self.ring.end - first) * 1e9 / max(span, 1_000_000_000)
-
-
-class _Losses:
-    """What one reader missed because it was too slow: gathered, and told at most once per LOSS_INTERVAL."""
-
-    def __init__(self, node_name: str) -> None:
-        self._node_name = node_name
-        self._count = 0
-        self._first_ns = self._last_ns = 0
-        self._told = float("-inf")
-
-    def add(self, count: int) -> None:
-        now = time.time_ns()
-        self._first_ns = self._first_ns if self._count else now
-        self._last_ns = now
-        self._count += count
-
-    def wait(self) -> float | None:
-        """Seconds until a notice is due; None if there is nothing to tell."""
-        return max(0.0, self._told + LOSS_INTERVAL - time.monotonic()) if self._count else None
-
-    def due(self, now: bool = False) -> observer_pb2.GetFlowsResponse | None:
-        if not self._count or (not now and time.monotonic() < self._told + LOSS_INTERVAL):
-            return None
-        loss = flow_pb2.LostEvent(source=flow_pb2.HUBBLE_RING_BUFFER, num_events_lost=self._count)
-        loss.first.FromNanoseconds(self._first_ns)
-        loss.last.FromNanoseconds(self._last_ns)
-        self._count = 0
-        self._told = time.monotonic()
-        return self._notice(loss, time.time_ns())
-
-    def passed_on(self, event: Event) -> observer_pb2.GetFlowsResponse:
-        """A loss that happened before the ring."""
-        return self._notice(event.loss(), event.time_ns)
-
-    def _notice(self, loss: flow_pb2.LostEvent, time_ns: int) -> observer_pb2.GetFlowsResponse:
-        sent = observer_pb2.GetFlowsResponse(lost_events=loss, node_name=self._node_name)
-        sent.time.FromNanoseconds(time_ns)
-        return sent

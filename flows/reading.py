@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flow import flow_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from observer import observer_pb2
 
 from flows.filters import Predicate, compile_filters
 from flows.mask import Mask
-from flows.ring import Ring
+from flows.ring import Event, Ring
 
 
 class RequestError(ValueError):
@@ -25,7 +24,7 @@ class RequestError(ValueError):
 class Reading:
     """A compiled GetFlowsRequest. Times are Unix ns; `limit` is how many matching flows to send, None: no limit."""
 
-    wanted: Predicate
+    wanted: Predicate | None  # None: every flow
     mask: Mask
     number: int
     first: bool
@@ -38,35 +37,33 @@ class Reading:
         """In follow mode the number says only how far to go back."""
         return self.number if self.number and not self.follow else None
 
+    @property
+    def back(self) -> int:
+        """How many matching flows before `start` are to be found and sent first."""
+        return 0 if self.first or self.since_ns is not None else self.number
+
+    def wants(self, event: Event) -> bool:
+        """Whether a flow matches the filters."""
+        return self.wanted is None or self.wanted(event.flow())
+
     def start(self, ring: Ring) -> int:
-        """Sequence number of the first event to look at."""
+        """Sequence number of the first event to look at, after those that are found going back."""
         if self.since_ns is not None:
             return ring.first_since(self.since_ns)
         if self.first or (self.number == 0 and not self.follow):
             return ring.start
-        return self._nth_from_the_end(ring)
-
-    def _nth_from_the_end(self, ring: Ring) -> int:
-        left = self.number
-        for sequence in range(ring.end - 1, ring.start - 1, -1):
-            if left == 0:
-                return sequence + 1
-            event = ring[sequence]
-            if not event.is_loss and self.wanted(event.flow()):
-                left -= 1
-                if left == 0:
-                    return sequence
-        return ring.start if left else ring.end
+        return ring.end
 
 
 def compile_request(request: observer_pb2.GetFlowsRequest) -> Reading:
     """Check and compile a request. Raises RequestError, FilterError or MaskError."""
     if request.first and request.follow:
         raise RequestError("first cannot be specified with follow")
+    has_filters = bool(request.whitelist or request.blacklist)
     # clients up to 1.18 send their mask under "experimental"
     mask = request.field_mask if request.HasField("field_mask") else request.experimental.field_mask
     return Reading(
-        wanted=compile_filters(request.whitelist, request.blacklist),
+        wanted=compile_filters(request.whitelist, request.blacklist) if has_filters else None,
         mask=Mask(mask.paths),
         number=request.number,
         first=request.first,
@@ -81,12 +78,3 @@ def _nanoseconds(request: Message, field: str) -> int | None:
         return None
     time: Timestamp = getattr(request, field)
     return time.seconds * 1_000_000_000 + time.nanos
-
-
-def response(flow: flow_pb2.Flow, mask: Mask) -> observer_pb2.GetFlowsResponse:
-    """A flow as it is sent: masked, with its time and node repeated outside as far as the mask left them."""
-    mask.apply(flow)
-    sent = observer_pb2.GetFlowsResponse(flow=flow, node_name=flow.node_name)
-    if flow.HasField("time"):
-        sent.time.CopyFrom(flow.time)
-    return sent

@@ -6,7 +6,7 @@ follower, however many there are. Pure; one thread.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from flow import flow_pb2
 
@@ -71,6 +71,13 @@ class Ring:
         if event is None:
             raise IndexError(f"event {sequence} is not within {self.start}..{self.end - 1}")
         return event
+
+    def slice(self, first: int, stop: int) -> list[Event]:
+        """The events with these numbers, start <= first and stop <= end."""
+        begin, count = first % self.capacity, max(0, stop - first)
+        found = self._events[begin : begin + count]
+        found += self._events[: count - len(found)]
+        return cast("list[Event]", found)
 
     def first_since(self, time_ns: int) -> int:
         """Sequence number of the first event at or after this time; `end` if there is none."""

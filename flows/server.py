@@ -1,141 +1,149 @@
-"""The Hubble API on the wire: observer, health and reflection on grpc.aio, on Unix sockets and TCP, without TLS."""
+"""The Hubble API on the wire: observer, health and reflection, on Unix sockets and TCP, without TLS."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TypeVar
 
-import grpc
-import grpc.aio
-from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
-from observer import observer_pb2, observer_pb2_grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from observer import observer_pb2
 
 from flows.filters import FilterError
 from flows.mask import MaskError
 from flows.observer import Observer
 from flows.reading import RequestError, compile_request
+from flows.rpc.call import Call, Method
+from flows.rpc.framing import Code, Refusal
+from flows.rpc.server import Server
 
-HEALTH_SERVICE = "hubble.server.Observer"  # what `hubble status` asks for
+OBSERVER = observer_pb2.DESCRIPTOR.services_by_name["Observer"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+HEALTHY = ("", "hubble.server.Observer")  # the second is what `hubble status` asks for
+# Both are the same on the wire; grpcio-reflection knows v1alpha only.
+REFLECTIONS = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
 # Clients compare major.minor with their own and warn when the server's is higher; 0.0 makes none of them warn, also
 # those that were built without a version. What follows + takes no part in comparisons.
 VERSION_HEADER = "hubble-server-version"
-REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"  # grpcio-reflection knows v1alpha only
-GRACE = 0.5  # seconds that streams have to end when the server stops
-OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a busy port must be an error, not half of the connections
-)
-
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Message, Message]"
+M = TypeVar("M", bound=Message)
 
 
 class ServeError(Exception):
     """An address cannot be served; one line that says what to do."""
 
 
-class ObserverService(observer_pb2_grpc.ObserverServicer):
+async def start(observer: Observer, addresses: Sequence[str]) -> Server:
+    """Serve on `unix:///path` and `host:port` addresses; the caller stops the server. Raises ServeError."""
+    server = Server(methods(observer))
+    for address in addresses:
+        try:
+            await server.listen(address)
+        except (OSError, ValueError, OverflowError):
+            await server.stop(None)
+            raise ServeError(
+                f"cannot serve the Hubble API on {address}: in use or not permitted; choose another address"
+            ) from None
+    return server
+
+
+def methods(observer: Observer) -> dict[str, Method]:
+    """Everything that is served, by path."""
+    reflect = _reflecting()
+    return {
+        **{f"/{OBSERVER}/{name}": method for name, method in ObserverService(observer).methods().items()},
+        f"/{HEALTH}/Check": _check_health,
+        f"/{HEALTH}/Watch": _watch_health,
+        **{f"/{service}/ServerReflectionInfo": reflect for service in REFLECTIONS},
+    }
+
+
+class ObserverService:
     """The observer.Observer service."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._headers = ((VERSION_HEADER, f"0.0.0+deflector-{observer.version}"),)
 
-    async def GetFlows(
-        self, request: observer_pb2.GetFlowsRequest, context: Context
-    ) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
+    def methods(self) -> dict[str, Method]:
+        """By name."""
+        return {
+            "GetFlows": self._get_flows,
+            "ServerStatus": self._answering(self._observer.status),
+            "GetNodes": self._answering(self._observer.nodes),
+            "GetNamespaces": self._answering(self._observer.namespaces),
+            "GetAgentEvents": _not_implemented("GetAgentEvents"),
+            "GetDebugEvents": _not_implemented("GetDebugEvents"),
+        }
+
+    async def _get_flows(self, call: Call) -> None:
+        request = _parsed(observer_pb2.GetFlowsRequest(), await call.message())
         try:
             reading = compile_request(request)
         except RequestError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise Refusal(Code.INVALID_ARGUMENT, str(error)) from None
         except (FilterError, MaskError) as error:
             # UNKNOWN, since hubble prints the message of such an error without wrapping
-            await context.abort(grpc.StatusCode.UNKNOWN, str(error))
-        await context.send_initial_metadata(self._headers)
-        async for sent in self._observer.flows(reading):
-            yield sent
+            raise Refusal(Code.UNKNOWN, str(error)) from None
+        call.open(self._headers)
+        async with aclosing(self._observer.flows(reading)) as batches:
+            async for batch in batches:
+                await call.send(batch)
 
-    async def ServerStatus(
-        self, request: observer_pb2.ServerStatusRequest, context: Context
-    ) -> observer_pb2.ServerStatusResponse:
-        await context.send_initial_metadata(self._headers)
-        return await self._observer.status()
+    def _answering(self, ask: Callable[[], Awaitable[Message]]) -> Method:
+        async def answer(call: Call) -> None:
+            await call.message()
+            call.open(self._headers)
+            await call.send([(await ask()).SerializeToString()])
 
-    async def GetNodes(self, request: observer_pb2.GetNodesRequest, context: Context) -> observer_pb2.GetNodesResponse:
-        await context.send_initial_metadata(self._headers)
-        return await self._observer.nodes()
-
-    async def GetNamespaces(
-        self, request: observer_pb2.GetNamespacesRequest, context: Context
-    ) -> observer_pb2.GetNamespacesResponse:
-        await context.send_initial_metadata(self._headers)
-        return await self._observer.namespaces()
-
-    async def GetAgentEvents(
-        self, request: observer_pb2.GetAgentEventsRequest, context: Context
-    ) -> AsyncIterator[observer_pb2.GetAgentEventsResponse]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "GetAgentEvents not implemented")
-        yield observer_pb2.GetAgentEventsResponse()  # makes it a stream
-
-    async def GetDebugEvents(
-        self, request: observer_pb2.GetDebugEventsRequest, context: Context
-    ) -> AsyncIterator[observer_pb2.GetDebugEventsResponse]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "GetDebugEvents not implemented")
-        yield observer_pb2.GetDebugEventsResponse()
+        return answer
 
 
-async def start(observer: Observer, addresses: Sequence[str]) -> grpc.aio.Server:
-    """Serve on `unix:///path` and `host:port` addresses; the caller stops the server. Raises ServeError."""
-    server = grpc.aio.server(options=OPTIONS)
-    observer_pb2_grpc.add_ObserverServicer_to_server(ObserverService(observer), server)  # type: ignore[no-untyped-call]
-    await _add_health(server)
-    _add_reflection(server)
-    for address in addresses:
-        try:
-            bound = server.add_insecure_port(address)
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            await server.stop(None)
-            raise ServeError(
-                f"cannot serve the Hubble API on {address}: in use or not permitted; choose another address"
-            )
-    await server.start()
-    return server
+def _not_implemented(name: str) -> Method:
+    async def refuse(call: Call) -> None:
+        raise Refusal(Code.UNIMPLEMENTED, f"{name} not implemented")
+
+    return refuse
 
 
-async def serve(observer: Observer, addresses: Sequence[str]) -> None:
-    """Serve until cancelled. Raises ServeError."""
-    server = await start(observer, addresses)
+def _parsed(into: M, wire: bytes) -> M:
     try:
-        await server.wait_for_termination()
-    finally:
-        await asyncio.shield(server.stop(GRACE))
+        into.ParseFromString(wire)
+    except DecodeError:
+        raise Refusal(Code.INTERNAL, f"the request is no {into.DESCRIPTOR.full_name}") from None
+    return into
 
 
-async def _add_health(server: grpc.aio.Server) -> None:
-    servicer = health.HealthServicer()
-    for name in ("", HEALTH_SERVICE):
-        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+async def _check_health(call: Call) -> None:
+    service = _parsed(health_pb2.HealthCheckRequest(), await call.message()).service
+    if service not in HEALTHY:
+        raise Refusal(Code.NOT_FOUND, f"unknown service {service}")
+    await call.send([_health("SERVING")])
 
 
-def _add_reflection(server: grpc.aio.Server) -> None:
-    """Both versions of the service: their messages are the same on the wire."""
-    names = (
-        observer_pb2.DESCRIPTOR.services_by_name["Observer"].full_name,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        reflection.SERVICE_NAME,
-    )
-    servicer = reflection.aio.ReflectionServicer(names)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    newer = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": method})
-    server.add_generic_rpc_handlers((newer,))
+async def _watch_health(call: Call) -> None:
+    """Health does not change: whoever runs is healthy."""
+    known = _parsed(health_pb2.HealthCheckRequest(), await call.message()).service in HEALTHY
+    await call.send([_health("SERVING" if known else "SERVICE_UNKNOWN")])
+    await asyncio.Event().wait()
+
+
+def _health(status: str) -> bytes:
+    wire: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return wire
+
+
+def _reflecting() -> Method:
+    servicer = reflection.aio.ReflectionServicer((OBSERVER, HEALTH, reflection.SERVICE_NAME))
+
+    async def requests(call: Call) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        async for message in call.messages():
+            yield _parsed(reflection_pb2.ServerReflectionRequest(), message)
+
+    async def reflect(call: Call) -> None:
+        async for response in servicer.ServerReflectionInfo(requests(call), None):
+            await call.send([response.SerializeToString()])
+
+    return reflect

@@ -218,3 +218,22 @@ def test_nothing_but_the_filter_error_escapes(wanted: flow_pb2.FlowFilter) -> No
         compile_filter(wanted)(flow_pb2.Flow())
     except FilterError:
         pass
+
+
+def test_filters_that_would_keep_us_busy() -> None:
+    many = flow_pb2.FlowFilter(source_pod=[f"default/pod-{number}" for number in range(600)])
+    with pytest.raises(FilterError, match="1202 conditions: more than 1000"):
+        compile_filters([many], [many])
+    with pytest.raises(FilterError, match=r"invalid http path filter: 'x.*more than 20000 instructions"):
+        compile_filter(flow_pb2.FlowFilter(http_path=["x" * 9000] * 3))
+    with pytest.raises(FilterError, match="invalid http path filter"):
+        compile_filter(flow_pb2.FlowFilter(http_path=["((((a{100}){100}){100}){100})"]))
+
+
+@pytest.mark.timeout(5)
+def test_patterns_of_names_are_matched_in_linear_time() -> None:
+    stars = "*a" * 100 + "*b"
+    named = flow_pb2.Flow(source_names=["a" * 255], node_name="a" * 255)
+    assert not compile_filter(flow_pb2.FlowFilter(source_fqdn=[stars]))(named)
+    assert not compile_filter(flow_pb2.FlowFilter(node_name=[stars]))(named)
+    assert compile_filter(flow_pb2.FlowFilter(source_fqdn=["*" * 60]))(named)

@@ -90,5 +90,41 @@ async def test_observe_and_status_against_our_server(tmp_path: Path) -> None:
         assert (code, out, err) == (1, "", "invalid protocol filter: unknown protocol: 'gopher'\n")
         code, out, _ = await hubble("list", "nodes", "--server", target)
         assert (code, out.splitlines()[1].split()[:2]) == (0, ["n1", "Connected"])
+        code, out, _ = await hubble("list", "namespaces", "--server", target)
+        assert (code, out.split()) == (0, ["NAMESPACE", "default"])
+        code, out, err = await hubble("reflect", "--server", target)
+        assert (code, err) == (0, "")
+        files = [json.loads(line) for line in out.splitlines()]
+        assert {"observer/observer.proto", "flow/flow.proto"} <= {file["name"] for file in files}
     finally:
         await server.stop(None)
+
+
+async def test_following_our_server_to_its_end(tmp_path: Path) -> None:
+    observer = Observer(Galaxy, version="0.1.0")
+    target = f"unix://{tmp_path}/h.sock"
+    server = await start(observer, [target])
+    process = await asyncio.create_subprocess_exec(
+        *(HUBBLE, "observe", "-f", "--last", "1", "--server", target, "--pod", "xwing"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"HOME": "/nonexistent"},
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            observer.packets([drop()])
+            seen = len((await process.stdout.readline()).splitlines())  # now it follows
+            for _ in range(20):
+                observer.packets([drop()] * 100)
+                for _ in range(100):
+                    assert b"Policy denied DROPPED" in await process.stdout.readline()
+                    seen += 1
+            await server.stop(0.1)
+            out, err = await process.communicate()
+    finally:
+        await server.stop(None)
+        if process.returncode is None:
+            process.kill()
+    assert (seen, out, process.returncode) == (2001, b"", 1)
+    assert b"the server is stopping" in err

@@ -12,9 +12,8 @@ from tests.flows.strategies import flows
 
 
 def masked(flow: flow_pb2.Flow, *paths: str) -> flow_pb2.Flow:
-    copy = flow_pb2.Flow.FromString(flow.SerializeToString())
-    Mask(paths).apply(copy)
-    return copy
+    mask = Mask(paths)
+    return flow_pb2.Flow.FromString(mask.parents + mask.narrow(flow.SerializeToString()))
 
 
 FLOW = flow_pb2.Flow(
@@ -66,3 +65,8 @@ def test_top_level_masks(flow: flow_pb2.Flow, paths: set[str]) -> None:
     left = masked(flow, *paths)
     assert {field.name for field, _ in left.ListFields()} == {field.name for field, _ in flow.ListFields()} & paths
     assert all(getattr(left, name) == getattr(flow, name) for name in paths)
+
+
+def test_a_mask_of_very_many_paths() -> None:
+    with pytest.raises(MaskError, match="invalid fieldmask: 1001 paths are more than 1000"):
+        Mask(f"path{number}" for number in range(1001))

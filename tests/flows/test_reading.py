@@ -10,16 +10,23 @@ import pytest
 from observer import observer_pb2
 
 from flows.observer import Observer
-from flows.reading import RequestError, compile_request
+from flows.reading import Reading, RequestError, compile_request
 from tests.flows.make import Galaxy, drop, exchange, message
 
 SECOND = 1_000_000_000
 
 
+async def responses(observer: Observer, reading: Reading) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
+    """What a reading brings, one by one."""
+    async for batch in observer.flows(reading):
+        for sent in batch:
+            yield observer_pb2.GetFlowsResponse.FromString(sent)
+
+
 async def read(observer: Observer, **fields: Any) -> list[int]:
     """The source ports of the flows that a request brings; each flow of `galaxy_at_war` has its own."""
     reading = compile_request(observer_pb2.GetFlowsRequest(**fields))
-    return [sent.flow.l4.TCP.source_port async for sent in observer.flows(reading) if sent.HasField("flow")]
+    return [sent.flow.l4.TCP.source_port async for sent in responses(observer, reading) if sent.HasField("flow")]
 
 
 def at_war(count: int = 10, *, capacity: int = 4095) -> Observer:
@@ -78,7 +85,7 @@ async def test_following_starts_now_or_so_many_back() -> None:
     observer = at_war()
     for fields, ports in (({}, [11, 12]), ({"number": 2}, [9, 10, 11, 12])):
         reading = compile_request(observer_pb2.GetFlowsRequest(follow=True, **fields))
-        stream = observer.flows(reading)
+        stream = responses(observer, reading)
         async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
             following = tasks.create_task(taken(stream, len(ports)))
             for port in (11, 12):
@@ -105,7 +112,7 @@ async def test_losses_pass_every_filter_and_do_not_count() -> None:
     observer.lost(5)
     observer.packets([drop(source_port=2)])
     reading = compile_request(observer_pb2.GetFlowsRequest(number=2))
-    sent = [response async for response in observer.flows(reading)]
+    sent = [response async for response in responses(observer, reading)]
     assert [response.WhichOneof("response_types") for response in sent] == ["flow", "lost_events", "flow"]
     assert (sent[1].lost_events.num_events_lost, sent[1].node_name) == (5, "n1")
 
@@ -114,10 +121,10 @@ async def test_responses_repeat_time_and_node_as_far_as_the_mask_left_them() -> 
     observer = at_war(1)
     for paths, node, has_time in (([], "n1", True), (["verdict"], "", False), (["node_name", "time"], "n1", True)):
         reading = compile_request(observer_pb2.GetFlowsRequest(field_mask={"paths": paths}))
-        (sent,) = [response async for response in observer.flows(reading)]
+        (sent,) = [response async for response in responses(observer, reading)]
         assert (sent.node_name, sent.HasField("time")) == (node, has_time)
     old = observer_pb2.GetFlowsRequest(experimental={"field_mask": {"paths": ["verdict"]}})
-    (sent,) = [response async for response in observer.flows(compile_request(old))]
+    (sent,) = [response async for response in responses(observer, compile_request(old))]
     assert [field.name for field, _ in sent.flow.ListFields()] == ["verdict"]
 
 

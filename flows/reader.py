@@ -1,0 +1,162 @@
+"""One reader's place in the ring: where it starts, what it is sent next, what it missed. Pure; the clock is given.
+
+Whatever a request asks for is done in pieces of bounded work, so that no reader holds up the others or the writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flow import flow_pb2
+from observer import observer_pb2
+
+from flows.reading import Reading
+from flows.responses import Responses
+from flows.ring import Event, Ring
+
+PIECE_EVENTS = 256  # events that are looked at in one piece
+PIECE_BYTES = 1 << 16  # bytes of responses in one piece; the last may go beyond it
+LOSS_INTERVAL = 1.0  # seconds; one notice of loss per reader in this time
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """`monotonic` gives seconds, `unix_ns` Unix time in ns."""
+
+    monotonic: Callable[[], float]
+    unix_ns: Callable[[], int]
+
+
+class Reader:
+    """Reads what a request asks for, piece by piece; a reader that does not follow ends where the ring ends now."""
+
+    def __init__(self, ring: Ring, reading: Reading, node_name: str, clock: Clock) -> None:
+        self._ring, self._reading, self._clock = ring, reading, clock
+        self._responses = Responses(reading.mask, node_name)
+        self._end = None if reading.follow else ring.end
+        self._next = reading.start(ring)  # sequence number of the next event to look at, after those that were found
+        self._back_at, self._to_find = self._next, reading.back
+        self._found: list[int] = []  # going back: what is to be sent, newest first
+        self._left = reading.limit
+        self.losses = Losses(node_name, clock)
+        self.is_done = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to do now, or else only when something has come."""
+        return self._end is not None or bool(self._to_find or self._found) or self._next < self._ring.end
+
+    def piece(self, seconds: float) -> list[bytes]:
+        """The next responses, after about so many seconds of work at most; may be none while it looks for its start."""
+        stop = self._clock.monotonic() + seconds
+        if self._to_find:
+            self._go_back(stop)
+            return []
+        self._count_losses()
+        batch: list[bytes] = []
+        if (notice := self.losses.due()) is not None:
+            batch.append(notice)
+        self._go_on(batch, stop)
+        if self.is_done and (notice := self.losses.due(now=True)) is not None:
+            batch.append(notice)
+        return batch
+
+    def _go_back(self, stop: float) -> None:
+        """Towards the start of the ring, until as many matching flows were found as are wanted."""
+        for _ in range(PIECE_EVENTS):
+            if self._back_at <= self._ring.start:
+                self._to_find = 0
+                return
+            self._back_at -= 1
+            event = self._ring[self._back_at]
+            if event.is_loss:
+                self._found.append(self._back_at)
+            elif self._reading.wants(event):
+                self._found.append(self._back_at)
+                self._to_find -= 1
+            if not self._to_find or self._clock.monotonic() > stop:
+                return
+
+    def _count_losses(self) -> None:
+        start = self._ring.start
+        while self._found and self._found[-1] < start:
+            self._found.pop()
+            self.losses.add(1)
+        if self._next < start:
+            self.losses.add(start - self._next)
+            self._next = start
+
+    def _go_on(self, batch: list[bytes], stop: float) -> None:
+        size = 0
+        monotonic = self._clock.monotonic
+        for event in self._events():
+            if event.is_loss:
+                batch.append(self.losses.passed_on(event))
+            elif self._reading.until_ns is not None and event.time_ns > self._reading.until_ns:
+                self.is_done = True
+                return
+            elif self._reading.wants(event):
+                response = self._responses.response(event)
+                batch.append(response)
+                size += len(response)
+                if self._left is not None:
+                    self._left -= 1
+                    if not self._left:
+                        break
+            if size > PIECE_BYTES or monotonic() > stop:
+                break
+        self.is_done = self._left == 0 or (self._end is not None and not self._found and self._next >= self._end)
+
+    def _events(self) -> Iterator[Event]:
+        """The next events, as many as are looked at in one piece; each counts as looked at."""
+        for _ in range(min(PIECE_EVENTS, len(self._found))):
+            yield self._ring[self._found.pop()]
+        if self._found:
+            return
+        end = self._ring.end if self._end is None else min(self._end, self._ring.end)
+        for event in self._ring.slice(self._next, min(end, self._next + PIECE_EVENTS)):
+            self._next += 1
+            yield event
+
+
+class Losses:
+    """What one reader missed because it was too slow: gathered, and told at most once per LOSS_INTERVAL."""
+
+    def __init__(self, node_name: str, clock: Clock) -> None:
+        self._node_name, self._clock = node_name, clock
+        self._count = 0
+        self._first_ns = self._last_ns = 0
+        self._told = float("-inf")
+
+    def add(self, count: int) -> None:
+        """So many events were overwritten unread."""
+        now = self._clock.unix_ns()
+        self._first_ns = self._first_ns if self._count else now
+        self._last_ns = now
+        self._count += count
+
+    def wait(self) -> float | None:
+        """Seconds until a notice is due; None if there is nothing to tell."""
+        return max(0.0, self._told + LOSS_INTERVAL - self._clock.monotonic()) if self._count else None
+
+    def due(self, now: bool = False) -> bytes | None:
+        """The notice of what was missed, if it is time for one."""
+        if not self._count or (not now and self._clock.monotonic() < self._told + LOSS_INTERVAL):
+            return None
+        loss = flow_pb2.LostEvent(source=flow_pb2.HUBBLE_RING_BUFFER, num_events_lost=self._count)
+        loss.first.FromNanoseconds(self._first_ns)
+        loss.last.FromNanoseconds(self._last_ns)
+        self._count = 0
+        self._told = self._clock.monotonic()
+        return self._notice(loss, self._clock.unix_ns())
+
+    def passed_on(self, event: Event) -> bytes:
+        """A loss that happened before the ring."""
+        return self._notice(event.loss(), event.time_ns)
+
+    def _notice(self, loss: flow_pb2.LostEvent, time_ns: int) -> bytes:
+        sent = observer_pb2.GetFlowsResponse(lost_events=loss, node_name=self._node_name)
+        sent.time.FromNanoseconds(time_ns)
+        wire: bytes = sent.SerializeToString()
+        return wire

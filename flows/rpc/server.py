@@ -1,0 +1,140 @@
+"""A gRPC server in the event loop of its caller: calls are coroutines, and what they send leaves in large frames.
+
+grpc.aio hands every message to another thread and back and makes a system call of it: 90 us of CPU for each, which is
+most of what a follower of flows costs. HTTP/2 allows as many messages in a frame as fit: 2 us for each, measured.
+No TLS, no compression.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.rpc.call import Method
+from flows.rpc.connection import Connection
+from flows.rpc.limits import Limits
+
+UNIX = "unix:"
+BACKLOG = 100  # connections that wait to be accepted
+# A client whose machine has gone says nothing: seconds until it is asked, between questions, and how many.
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+
+
+class Server:
+    """Serves methods, each by its full path: /package.Service/Method."""
+
+    def __init__(self, methods: Mapping[str, Method], limits: Limits | None = None) -> None:
+        self._methods, self._limits = dict(methods), limits or Limits()
+        self._listeners: list[asyncio.Server] = []
+        self._sockets: list[tuple[Path, int | None]] = []  # and their inodes
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._is_stopping = False
+
+    async def listen(self, address: str) -> None:
+        """Accept connections at `unix:///path` or `host:port`. Raises OSError or ValueError."""
+        if address.startswith(UNIX):
+            path = Path(address.removeprefix(UNIX).replace("///", "/", 1))
+            bound = _unix_socket(path)
+            self._sockets.append((path, _inode(path)))
+            self._listeners.append(await asyncio.start_unix_server(self._accept, sock=bound, backlog=BACKLOG))
+        else:
+            host, _, port = address.rpartition(":")
+            host = host.removeprefix("[").removesuffix("]")
+            listener = await asyncio.start_server(self._accept, host or None, int(port), backlog=BACKLOG)
+            self._listeners.append(listener)
+
+    async def stop(self, grace: float | None) -> None:
+        """Accept no more; after `grace` seconds (None: at once) end what is still open."""
+        self._is_stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for path, inode in self._sockets:
+            if _inode(path) == inode:  # it is not that of a server that came after us
+                path.unlink(missing_ok=True)
+        for connection in self._connections.values():
+            connection.announce_end()
+        try:
+            async with asyncio.timeout(grace or 0):
+                for connection in list(self._connections.values()):
+                    await connection.finished()
+        except TimeoutError:
+            pass  # what is open now has had its time
+        left = list(self._connections)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    def _has_room(self) -> bool:
+        return sum(connection.calls for connection in self._connections.values()) < self._limits.calls
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        _keep_alive(writer)
+        connection = Connection(self._methods, self._limits, (reader, writer), self._has_room)
+        try:
+            if self._is_stopping:
+                await connection.turn_away("the server is stopping")
+                return
+            if not self._make_room():
+                await connection.turn_away(f"{self._limits.connections} clients are connected")
+                return
+            self._connections[task] = connection
+            await connection.run()
+        except asyncio.CancelledError:
+            pass  # by `stop` or `_make_room`: asyncio would report it as a failure of this callback
+        finally:
+            self._connections.pop(task, None)
+
+    def _make_room(self) -> bool:
+        """Whether one more connection may come; the one without calls that has been of no use for longest gives way."""
+        if len(self._connections) < self._limits.connections:
+            return True
+        unused = [(connection.used, task) for task, connection in self._connections.items() if not connection.calls]
+        if not unused:
+            return False
+        _, task = min(unused, key=lambda one: one[0])
+        del self._connections[task]
+        task.cancel()
+        return True
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """A bound socket, for its owner only. A file at which nobody listens any more is replaced."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left_behind(path):
+            path.unlink()
+        made.bind(str(path))
+        os.chmod(path, 0o600)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _is_left_behind(path: Path) -> bool:
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _keep_alive(writer: asyncio.StreamWriter) -> None:
+    connected: socket.socket = writer.get_extra_info("socket")
+    if connected.family != socket.AF_UNIX:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
