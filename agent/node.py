@@ -23,6 +23,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from agent import doctor, state
 from agent.config import Config
+from agent.debounce import until_quiet
 from agent.envoy import Envoy, find_envoy
 from agent.errors import EnvironmentProblem
 from agent.lock import HostLock, NodeLock
@@ -281,10 +282,11 @@ class Node:
         self._lost = lost
 
     async def _follow_links(self, kernel: KernelPolicy, policy: PolicyLoop) -> None:
-        changes = Changes()
+        changes, config = Changes(), self._config
         try:
             async for _ in _readable(changes.fileno()):
                 if changes.drain():
+                    await until_quiet(changes.drain, config.quiet, config.hold)
                     self._places.forget()
                     kernel.doubt()
                     policy.wake()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.compiler = Compiler(IdentityAllocator())
+        self.compiled = 0  # how often
         regenerator = Regenerator(
             FakeProxies(self.effects),
             FakeKernel(self.effects),
@@ -50,6 +52,7 @@ class Agent:
         self.loop = PolicyLoop(regenerator, self.compile, lambda world, node: None)
 
     def compile(self, world: World, revision: int) -> Compiled:
+        self.compiled += 1
         local = {key: number for number, key in enumerate(sorted(world.pods), 10)}
         return self.compiler.compile(world, local, ("192.0.2.1",), revision)
 
@@ -143,6 +146,39 @@ async def test_an_effect_that_fails_is_a_problem_until_it_succeeds(agent: Agent)
     await agent.until(lambda: "the map is full" in agent.loop.problems, "the failure is told")
     assert agent.loop.pending
     agent.effects.kernel_fails = False
+    agent.loop.wake()
+    await agent.enforced("rule1.yaml")
+    assert agent.loop.problems == []
+
+
+async def test_a_link_event_that_changes_nothing_is_no_revision_and_no_line(
+    agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "deflector")
+    compiled = agent.compiled
+    for _ in range(3):
+        agent.loop.wake()
+    await agent.until(lambda: agent.compiled > compiled and not agent.loop.pending, "it has looked again")
+    assert agent.loop.enforced.revision == 1
+    assert caplog.messages == []
+    agent.save("rule1.yaml", rule1(DOCK))
+    await agent.enforced("rule1.yaml")
+    assert caplog.messages == ["revision 2 is enforced: 1 slots"]
+
+
+async def test_a_comment_is_enforced_without_a_new_revision(agent: Agent) -> None:
+    agent.save("rule1.yaml", rule1(LAND) + "# as discussed\n")
+    await agent.enforced("rule1.yaml")
+    assert agent.loop.enforced.revision == 1
+
+
+async def test_what_a_late_proxy_owes_is_finished_when_it_answers(agent: Agent) -> None:
+    (slot,) = set(agent.effects.redirects.values())
+    agent.effects.silent = {slot}
+    agent.save("rule1.yaml", rule1(DOCK))
+    await agent.until(lambda: any("no proxy has confirmed" in line for line in agent.loop.problems), "it is late")
+    assert agent.loop.pending
+    agent.effects.silent = set()
     agent.loop.wake()
     await agent.enforced("rule1.yaml")
     assert agent.loop.problems == []

@@ -81,7 +81,8 @@ async def test_lost_books_open_nothing_and_confuse_nobody(envoy_dies: bool) -> N
         asker, node = Asker(made), Node(made)
         await node.start()
         try:
-            envoy = int((await node.status() or {})["envoy"]["pid"])
+            former = await node.status() or {}
+            envoy = int(former["envoy"]["pid"])
             await node.kill()
             if envoy_dies:
                 os.kill(envoy, signal.SIGKILL)
@@ -89,6 +90,10 @@ async def test_lost_books_open_nothing_and_confuse_nobody(envoy_dies: bool) -> N
             _put_first(made, "xwing")
             async with asked_all_the_time(asker) as answers:
                 await node.start()
+            status = await node.status() or {}
+            for what, key in (("endpoints", "identity"), ("slots", "port")):
+                old, new = ({entry[key] for entry in document[what]} for document in (former, status))
+                assert old.isdisjoint(new), what
             assert answers <= {("xwing", DROPPED), ("tiefighter", DROPPED), ("tiefighter", "403")}
             assert asker.ask("tiefighter", LANDING, 2.0) == "200"
             assert asker.ask("tiefighter", PORT, 2.0) == "403"
