@@ -1,129 +1,91 @@
-"""CiliumNetworkPolicy (cilium.io/v2): raw object -> typed rules, strictly. Pure.
+"""CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy (cilium.io/v2): raw object -> typed rules, strictly. Pure.
 
-Every field of the schema is known here: read, refused as not supported yet, or refused as Cilium refuses it; a field
-that is not in the schema is refused too. Reads raw dicts, because the difference between absent, [] and [{}] is policy
-(facts 2.3): no peers field is "any peer", an empty one is "nobody", [{}] is "everyone in the namespace".
+Every field of the schema is known (facts 1.2): read, refused as Cilium refuses it, or checked and refused because it is
+not enforced here; a field that is not in the schema is refused too. Reads raw dicts, because the difference between
+absent, [] and [{}] is policy (facts 2.3). Peers, ports and L7 rules are read in crd_peers, crd_ports, crd_http, crd_l7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import unicodedata
 from typing import Any, Final
 
-from policies.crd_selectors import read_peer, read_subject
+from policies.crd_l7 import check_fqdns
+from policies.crd_peers import PEER_FIELDS, read_peers
+from policies.crd_ports import Place, read_to_ports
+from policies.crd_scope import Scope
+from policies.crd_selectors import Home, is_label_of_init, read_subject
 from policies.errors import Reason
-from policies.fields import ROOT, Findings, Path, Raw, Schema, integer, items, mapping, sequence, submap, text
-from policies.ir import HeaderMatch, HttpRule
-from policies.rules import Clause, Policy, PortSpec, Rule, ToPorts
-from policies.sanitize import Refused, header_match, object_name_fault, port_number, regex_fault
+from policies.fields import ROOT, Findings, Path, Raw, Schema, flag, items, mapping, strings, submap, text
+from policies.rules import Action, Clause, Policy, Rule
+from policies.sanitize import object_name_fault
 from policies.selectors import Selector
-from policies.types import ALL_PORTS, PORT_MAX, Direction, Origin, PortRange, Protocol
+from policies.types import Direction
 
 KIND: Final = "CiliumNetworkPolicy"
-PORTS_MAX: Final = 40  # per toPorts entry (facts 1.3)
-
+CLUSTERWIDE_KIND: Final = "CiliumClusterwideNetworkPolicy"
+LOG_MAX: Final = 32  # characters of log.value (the schema's limit)
 
 # The schema, field by field (facts 1.2).
-_OBJECT: Final = Schema(known=("apiVersion", "kind", "metadata", "spec", "specs", "status"))
-_METADATA: Final = Schema(
-    known=(
-        *("name", "namespace", "labels", "annotations", "uid", "resourceVersion", "generation", "creationTimestamp"),
-        *("deletionTimestamp", "deletionGracePeriodSeconds", "finalizers", "generateName", "managedFields"),
-        *("ownerReferences", "selfLink"),
-    )
+_OBJECT: Final = Schema.of("apiVersion", "kind", "metadata", "spec", "specs", "status")
+METADATA: Final = Schema.of(
+    *("name", "namespace", "labels", "annotations", "uid", "resourceVersion", "generation", "creationTimestamp"),
+    *("deletionTimestamp", "deletionGracePeriodSeconds", "finalizers", "generateName", "managedFields"),
+    *("ownerReferences", "selfLink"),
 )
-_SPEC: Final = Schema(
-    known=("endpointSelector", "ingress", "egress", "labels", "description"),
-    later=("ingressDeny", "egressDeny", "enableDefaultDeny", "log"),
-    refused={"nodeSelector": (Reason.NOT_ALLOWED, "nodeSelector is for CiliumClusterwideNetworkPolicy only")},
-)
-_PEERS_LATER: Final = ("CIDR", "CIDRSet", "Entities", "Groups", "Nodes")
-_GONE: Final = (Reason.NOT_ALLOWED, "removed in Cilium 1.19: use a second policy")
-_CLAUSES: Final = {
-    Direction.INGRESS: Schema(
-        known=("fromEndpoints", "toPorts"),
-        later=(*(f"from{name}" for name in _PEERS_LATER), "icmps", "authentication"),
-        refused={"fromRequires": _GONE},
-    ),
-    Direction.EGRESS: Schema(
-        known=("toEndpoints", "toPorts"),
-        later=(*(f"to{name}" for name in _PEERS_LATER), "toServices", "toFQDNs", "icmps", "authentication"),
-        refused={"toRequires": _GONE},
-    ),
+# The four lists of a spec, and where each stands.
+_LISTS: Final = {
+    "ingress": Place(Direction.INGRESS, Action.ALLOW),
+    "ingressDeny": Place(Direction.INGRESS, Action.DENY),
+    "egress": Place(Direction.EGRESS, Action.ALLOW),
+    "egressDeny": Place(Direction.EGRESS, Action.DENY),
 }
-_PEERS_FIELD: Final = {Direction.INGRESS: "fromEndpoints", Direction.EGRESS: "toEndpoints"}
-_TO_PORTS: Final = Schema(
-    known=("ports", "rules"), later=("terminatingTLS", "originatingTLS", "serverNames", "listener")
-)
-_RULES: Final = Schema(known=("http",), later=("kafka", "dns", "l7proto", "l7"))
-_PORT: Final = Schema(known=("port", "endPort", "protocol"))
-_PROTOCOLS: Final = {"TCP": Protocol.TCP, "UDP": Protocol.UDP, "ANY": Protocol.ANY}
-_PROTOCOLS_LATER: Final = ("SCTP", "VRRP", "IGMP")
-_HTTP: Final = Schema(known=("path", "method", "host", "headers"), later=("headerMatches",))
-_HTTP_KNOWN: Final = frozenset(("path", "method", "host", "headers"))
-_LABEL: Final = Schema(known=("key", "value", "source"))
+_SELECTORS: Final = ("endpointSelector", "nodeSelector")
+_SPEC: Final = Schema.of(*_SELECTORS, *_LISTS, "enableDefaultDeny", "labels", "description", "log")
+_DEFAULT_DENY: Final = Schema.of(*Direction)
+_LOG: Final = Schema.of("value")
+_LABEL: Final = Schema.of("key", "value", "source")
+_AUTHENTICATION: Final = Schema.of("mode")
+_MODES: Final = ("disabled", "required", "test-always-fail")
+_REQUIRES: Final = {Direction.INGRESS: "fromRequires", Direction.EGRESS: "toRequires"}
+_DROPPED: Final = (Reason.DROPPED_FIELD, "Cilium drops it without a word: a deny rule cannot have it")
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """What is the same for everything inside one object."""
+def _clause_schema(place: Place) -> Schema:
+    allow_only = {"authentication", *(["toFQDNs"] if place.direction is Direction.EGRESS else [])}
+    common = PEER_FIELDS[place.direction] | {"toPorts", "icmps", _REQUIRES[place.direction]}
+    if place.action is Action.ALLOW:
+        return Schema(common | allow_only)
+    return Schema(common, unsupported=dict.fromkeys(allow_only, _DROPPED))
 
-    namespace: str
-    name: str
-    findings: Findings
 
-    def origin(self, path: Path) -> Origin:
-        return Origin(KIND, self.namespace, self.name, str(path))
+_CLAUSES: Final = {place: _clause_schema(place) for place in _LISTS.values()}
 
 
 def read_policy(raw: Raw, findings: Findings) -> Policy | None:
-    """The typed policy; None, or one of no use, after findings."""
+    """The typed policy; None, or one of no use, after errors."""
     _OBJECT.check(raw, ROOT, findings)
-    _read_metadata(submap(raw, "metadata", ROOT, findings), findings)
-    scope = _Scope(findings.namespace, findings.name, findings)
+    read_metadata(submap(raw, "metadata", ROOT, findings), findings)
     specs = [(ROOT / "spec", raw["spec"])] if raw.get("spec") is not None else []
-    specs += [((ROOT / "specs")[i], item) for i, item in enumerate(items(raw, "specs", ROOT, findings))]
+    written = items(raw, "specs", ROOT, findings)
+    specs += [((ROOT / "specs")[i], item) for i, item in enumerate(written)]
     if not specs:
-        findings.add(ROOT / "spec", Reason.MISSING, "a policy has spec or specs")
-    rules = [_read_spec(spec, path, scope) for path, spec in specs]
-    return Policy(KIND, scope.namespace, scope.name, tuple(rule for rule in rules if rule is not None))
-
-
-def fallback(raw: Any) -> Policy | None:
-    """What must hold for a policy that was refused and was never good: whom it selects is denied in its directions.
-
-    None if its name or every one of its selectors is unreadable too: then nobody is known to be meant.
-    """
-    aside = Findings()
-    metadata = submap(raw, "metadata", ROOT, aside)
-    name, namespace = text(metadata, "name", ROOT, aside), text(metadata, "namespace", ROOT, aside) or "default"
-    specs: list[Any] = [raw.get("spec")]
-    if isinstance(raw.get("specs"), list):
-        specs += raw["specs"]
-    rules = []
-    for spec in specs:
-        findings = Findings()
-        if isinstance(spec, dict) and spec.get("endpointSelector") is not None:
-            subject = read_subject(spec["endpointSelector"], ROOT, namespace, findings)
-            if not findings.errors and (directions := _mentioned(spec)):
-                rules.append(Rule(subject, enforces=directions, invalid=True))
-    if not name or aside.errors or not rules:
+        refuse = findings.add if raw.get("specs") is None else findings.ours
+        refuse(ROOT / "spec", Reason.MISSING, "a policy has spec or specs")
+    if findings.kind == KIND and not findings.namespace:
+        words = 'namespace "" makes it clusterwide, as in Cilium: leave the field out for "default"'
+        findings.warn(ROOT / "metadata" / "namespace", Reason.REWRITTEN, words)
+    scope = Scope(findings, Home(findings.namespace))
+    if not scope.allows("specs", len(specs), ROOT / "specs"):
         return None
-    return Policy(KIND, namespace, name, tuple(rules), valid=False)
+    rules = [_read_spec(spec, path, scope) for path, spec in specs]
+    return Policy(findings.kind, findings.namespace, findings.name, tuple(rule for rule in rules if rule is not None))
 
 
-def _mentioned(spec: Raw) -> tuple[Direction, ...]:
-    """Directions that a refused spec is about; both, if it names none and has a field that may be a misspelt one."""
-    nothing: tuple[Any, ...] = (None, [])
-    found = tuple(d for d in Direction if spec.get(d) not in nothing or spec.get(f"{d}Deny") not in nothing)
-    unknown = any(name not in _SPEC.known and name not in _SPEC.later for name in spec if name != "nodeSelector")
-    return tuple(Direction) if unknown and not found else found
-
-
-def _read_metadata(raw: Raw, findings: Findings) -> None:
+def read_metadata(raw: Raw, findings: Findings) -> None:
+    """Strictly: a misspelt field of metadata would put a policy into another namespace."""
     path = ROOT / "metadata"
-    _METADATA.check(raw, path, findings)
+    METADATA.check(raw, path, findings)
     name = text(raw, "name", path, findings)
     namespace = text(raw, "namespace", path, findings)
     if not name:
@@ -131,9 +93,51 @@ def _read_metadata(raw: Raw, findings: Findings) -> None:
     for field, value in (("name", name), ("namespace", namespace)):
         if value and (fault := object_name_fault(value)):
             findings.add(path / field, Reason.INVALID, fault)
+    for field in ("labels", "annotations"):
+        strings(submap(raw, field, path, findings), path / field, findings)
+    if findings.kind == CLUSTERWIDE_KIND and namespace:
+        findings.ours(path / "namespace", Reason.NOT_ALLOWED, f"a {CLUSTERWIDE_KIND} is in no namespace")
 
 
-def _read_spec(raw: Any, path: Path, scope: _Scope) -> Rule | None:
+def fallback(raw: Any, findings: Findings) -> Policy | None:
+    """What must hold for a policy that was refused and was never good: whom it selects is denied in its directions.
+
+    None if its name or every one of its selectors is unreadable too: then nobody is known to be meant. `findings` says
+    whose the object is; nothing is added to it.
+    """
+    specs: list[Any] = [raw.get("spec")]
+    if isinstance(raw.get("specs"), list):
+        specs += raw["specs"]
+    rules = []
+    for spec in specs:
+        aside = Findings()
+        if isinstance(spec, dict) and spec.get("endpointSelector") is not None:
+            subject = read_subject(spec["endpointSelector"], ROOT, findings.namespace, aside)
+            if not aside.errors and (directions := _mentioned(spec)):
+                rules.append(Rule(subject, enforces=directions, invalid=True))
+    if not findings.name or not rules:
+        return None
+    return Policy(findings.kind, findings.namespace, findings.name, tuple(rules), valid=False)
+
+
+def _mentioned(spec: Raw) -> tuple[Direction, ...]:
+    """Directions that a refused spec is about; both, if it names none and has a field that may be a misspelt one.
+
+    A direction for which it turns default deny off closes nothing, unless it has denials there.
+    """
+    flags = spec.get("enableDefaultDeny")
+    flags = flags if isinstance(flags, dict) else {}
+    found = []
+    for direction in Direction:
+        has_allows, has_denials = (spec.get(f"{direction}{kind}") not in (None, []) for kind in ("", "Deny"))
+        if has_denials or flags.get(direction) is True or (has_allows and flags.get(direction) is not False):
+            found.append(direction)
+    if not found and any(name not in _SPEC.known for name in spec):
+        return tuple(Direction)
+    return tuple(found)
+
+
+def _read_spec(raw: Any, path: Path, scope: Scope) -> Rule | None:
     findings = scope.findings
     spec = mapping(raw, path, findings)
     if spec is None:
@@ -141,160 +145,133 @@ def _read_spec(raw: Any, path: Path, scope: _Scope) -> Rule | None:
     _SPEC.check(spec, path, findings)
     text(spec, "description", path, findings)
     _check_labels(items(spec, "labels", path, findings), path / "labels", findings)
-    selector = spec.get("endpointSelector")
-    if selector is None:
-        findings.add(path / "endpointSelector", Reason.MISSING, "say which pods: {} is every pod of the namespace")
-    subject = Selector()
-    if selector is not None:
-        subject = read_subject(selector, path / "endpointSelector", scope.namespace, findings)
-    clauses = {d: _read_clauses(spec, d, path, scope) for d in Direction}
-    enforces = tuple(d for d in Direction if clauses[d])
-    if all(spec.get(field) in (None, []) for field in ("ingress", "egress", *_SPEC.later)):
-        findings.add(path, Reason.EMPTY, "a rule has at least one entry in ingress or egress")
-    return Rule(subject, clauses[Direction.INGRESS], clauses[Direction.EGRESS], enforces)
+    subject = _read_subject(spec, path, scope)
+    if all(spec.get(name) in (None, []) for name in _LISTS):
+        words = f"a rule has at least one entry in {', '.join(_LISTS)}"
+        findings.add(path, Reason.EMPTY, words)
+    clauses = {name: _read_clauses(spec, name, path, scope) for name in _LISTS}
+    return Rule(
+        subject,
+        clauses["ingress"] + clauses["ingressDeny"],
+        clauses["egress"] + clauses["egressDeny"],
+        _read_default_deny(spec, path, findings),
+        log=_read_log(spec, path, findings),
+    )
+
+
+def _read_subject(spec: Raw, path: Path, scope: Scope) -> Selector:
+    """Exactly one selector; nodeSelector is the host firewall's."""
+    findings = scope.findings
+    selector, nodes = (spec.get(name) for name in _SELECTORS)
+    where = path / "endpointSelector"
+    if nodes is not None:
+        if findings.namespace:
+            words = f"nodeSelector is for {CLUSTERWIDE_KIND} only"
+            findings.add(path / "nodeSelector", Reason.NOT_ALLOWED, words)
+        elif selector is not None:
+            findings.add(path / "nodeSelector", Reason.CONFLICT, "not together with endpointSelector")
+        else:
+            _check_host_policy(spec, path, findings)
+            findings.ours(path / "nodeSelector", Reason.NOT_SUPPORTED, "there is no host firewall here")
+        read_subject(nodes, path / "nodeSelector", "", findings)
+    elif selector is None:
+        scope_words = "every pod of the namespace" if findings.namespace else "every pod of the cluster"
+        findings.add(where, Reason.MISSING, f"say which pods: {{}} is {scope_words}")
+    scope.home = Home(findings.namespace, is_label_of_init(selector))
+    return Selector() if selector is None else read_subject(selector, where, findings.namespace, findings)
+
+
+def _check_host_policy(spec: Raw, path: Path, findings: Findings) -> None:
+    """No L7 rules on host ingress, only DNS on host egress (facts 1.3)."""
+    for name, allowed in (("ingress", ()), ("egress", ("dns",))):
+        for i, clause in enumerate(spec[name] if isinstance(spec.get(name), list) else []):
+            entries = clause.get("toPorts") if isinstance(clause, dict) else None
+            for j, entry in enumerate(entries if isinstance(entries, list) else []):
+                rules = entry.get("rules") if isinstance(entry, dict) else None
+                kinds = [k for k in ("http", "kafka", "dns", "l7") if isinstance(rules, dict) and rules.get(k)]
+                for kind in (k for k in kinds if k not in allowed):
+                    where = ((path / name)[i] / "toPorts")[j] / "rules" / kind
+                    findings.add(where, Reason.NOT_ALLOWED, f"L7 rules are not supported on host {name}")
+
+
+def _read_default_deny(spec: Raw, path: Path, findings: Findings) -> tuple[Direction, ...]:
+    """Directions that the rule turns default deny on for: those with entries, unless it says otherwise (3.2)."""
+    where = path / "enableDefaultDeny"
+    flags = submap(spec, "enableDefaultDeny", path, findings)
+    _DEFAULT_DENY.check(flags, where, findings)
+    found = []
+    for direction in Direction:
+        said = flag(flags, direction, where, findings)
+        has_entries = any(spec.get(name) for name, place in _LISTS.items() if place.direction is direction)
+        if said or (said is None and has_entries):
+            found.append(direction)
+    return tuple(found)
+
+
+def _read_log(spec: Raw, path: Path, findings: Findings) -> str:
+    where = path / "log"
+    raw = submap(spec, "log", path, findings)
+    _LOG.check(raw, where, findings)
+    value = text(raw, "value", where, findings)
+    if len(value) > LOG_MAX or any(unicodedata.category(char).startswith("C") for char in value):
+        findings.add(where / "value", Reason.INVALID, f"at most {LOG_MAX} printable characters")
+        return ""
+    return value
 
 
 def _check_labels(labels: Any, path: Path, findings: Findings) -> None:
     """Labels of the rule take no part in enforcement: `source:key=value`, or {key, value, source}."""
     for i, label in enumerate(labels):
+        here = path[i]
         if isinstance(label, str):
+            if not label:
+                findings.add(here, Reason.INVALID, "an empty string is no label")
             continue
-        raw = mapping(label, path[i], findings)
-        if raw is not None:
-            _LABEL.check(raw, path[i], findings)
-            for field in ("key", "value", "source"):
-                text(raw, field, path[i], findings)
+        raw = mapping(label, here, findings)
+        if raw is None:
+            continue
+        _LABEL.check(raw, here, findings)
+        words = [text(raw, field, here, findings) for field in ("key", "value", "source")]
+        if not words[0]:
+            findings.add(here / "key", Reason.MISSING, "a label has a key")
 
 
-def _read_clauses(spec: Raw, direction: Direction, path: Path, scope: _Scope) -> tuple[Clause, ...]:
-    where = path / direction.value
+def _read_clauses(spec: Raw, name: str, path: Path, scope: Scope) -> tuple[Clause, ...]:
+    written = items(spec, name, path, scope.findings)
+    if not written or not scope.allows("entries of ingress and egress", len(written), path / name):
+        return ()
+    where = path / name
     found = []
-    for i, item in enumerate(items(spec, direction.value, path, scope.findings)):
+    for i, item in enumerate(written):
         raw = mapping(item, where[i], scope.findings)
         if raw is not None:
-            found.append(_read_clause(raw, direction, where[i], scope))
+            found.append(_read_clause(raw, where[i], _LISTS[name], scope))
     return tuple(found)
 
 
-def _read_clause(raw: Raw, direction: Direction, path: Path, scope: _Scope) -> Clause:
-    _CLAUSES[direction].check(raw, path, scope.findings)
-    field = _PEERS_FIELD[direction]
-    peers: tuple[Selector, ...] | None = None
-    if raw.get(field) is not None:
-        written = sequence(raw[field], path / field, scope.findings) or ()
-        where = path / field
-        peers = tuple(read_peer(p, where[i], scope.namespace, scope.findings) for i, p in enumerate(written))
-    origin = scope.origin(path)
-    entries = items(raw, "toPorts", path, scope.findings)
-    where = path / "toPorts"
-    to_ports = (_read_to_ports(item, where[i], origin, scope.findings) for i, item in enumerate(entries))
-    return Clause(origin, peers, tuple(to_ports))
+def _read_clause(raw: Raw, path: Path, place: Place, scope: Scope) -> Clause:
+    findings = scope.findings
+    _CLAUSES[place].check(raw, path, findings)
+    requires = _REQUIRES[place.direction]
+    if raw.get(requires) is not None and items(raw, requires, path, findings):
+        findings.add(path / requires, Reason.NOT_ALLOWED, "removed in Cilium 1.19: use a second policy")
+    if place.action is Action.ALLOW:
+        _check_authentication(raw, path, findings)
+        if place.direction is Direction.EGRESS and raw.get("toFQDNs") is not None:
+            check_fqdns(raw, path, findings)
+    peers = read_peers(raw, path, place.direction, scope)
+    return Clause(scope.origin(path), peers, read_to_ports(raw, path, place, scope), place.action)
 
 
-def _read_to_ports(item: Any, path: Path, origin: Origin, findings: Findings) -> ToPorts:
-    raw = mapping(item, path, findings)
-    if raw is None:
-        return ToPorts()
-    _TO_PORTS.check(raw, path, findings)
-    written = items(raw, "ports", path, findings)
-    if len(written) > PORTS_MAX:
-        findings.add(path / "ports", Reason.TOO_MANY, f"{len(written)} ports, the most is {PORTS_MAX}")
-    rules = submap(raw, "rules", path, findings)
-    _RULES.check(rules, path / "rules", findings)
-    http = _read_http_rules(items(rules, "http", path / "rules", findings), path / "rules" / "http", origin, findings)
-    has_l7 = bool(rules.get("http"))
-    if has_l7 and not written:
-        findings.add(path / "ports", Reason.MISSING, "HTTP rules need the ports that they are for")
-    specs = [_read_port(port, (path / "ports")[i], has_l7, findings) for i, port in enumerate(written)]
-    return ToPorts(tuple(spec for spec in specs if spec is not None), http)
-
-
-def _read_port(item: Any, path: Path, has_l7: bool, findings: Findings) -> PortSpec | None:
-    raw = mapping(item, path, findings)
-    if raw is None:
-        return None
-    _PORT.check(raw, path, findings)
-    protocol = _read_protocol(raw, path, findings)
-    ports = _read_range(raw, path, findings)
-    if has_l7 and protocol is not None and protocol is not Protocol.TCP:
-        findings.add(path / "protocol", Reason.NOT_ALLOWED, "HTTP rules can only apply to TCP: say protocol: TCP")
-    if has_l7 and ports == ALL_PORTS:
-        findings.add(path / "port", Reason.NOT_ALLOWED, "HTTP rules can not be used when the port is 0")
-    return PortSpec(protocol, ports) if protocol is not None and ports is not None else None
-
-
-def _read_protocol(raw: Raw, path: Path, findings: Findings) -> Protocol | None:
-    if raw.get("protocol") is None:
-        return Protocol.ANY
-    before = len(findings.errors)
-    written = text(raw, "protocol", path, findings)
-    if written in _PROTOCOLS:
-        return _PROTOCOLS[written]
-    if written in _PROTOCOLS_LATER:
-        findings.add(path / "protocol", Reason.NOT_SUPPORTED_YET, f"protocol {written} is not enforced")
-    elif len(findings.errors) == before:
-        known = ", ".join((*_PROTOCOLS, *_PROTOCOLS_LATER))
-        findings.add(path / "protocol", Reason.INVALID, f'"{written}" is none of {known}')
-    return None
-
-
-def _read_range(raw: Raw, path: Path, findings: Findings) -> PortRange | None:
-    before = len(findings.errors)
-    written = text(raw, "port", path, findings)
-    last = integer(raw, "endPort", path, findings)
-    if len(findings.errors) > before:
-        return None
-    try:
-        first = port_number(written)
-    except Refused as refused:
-        findings.add(path / "port", refused.reason, refused.message)
-        return None
-    if not last:  # 0 counts as absent, as in Go
-        return PortRange(first, first) if first else ALL_PORTS
-    if not first:
-        findings.add(path / "endPort", Reason.BAD_PORT, "port 0 is every port already")
-    elif not first <= last <= PORT_MAX:
-        findings.add(path / "endPort", Reason.BAD_PORT, f"{last} is not within {first}..{PORT_MAX}")
-    else:
-        return PortRange(first, last)
-    return None
-
-
-def _read_http_rules(written: Any, path: Path, origin: Origin, findings: Findings) -> tuple[HttpRule, ...]:
-    origins = (origin,)
-    rules: dict[Any, HttpRule] = {}
-    for i, item in enumerate(written):
-        raw = mapping(item, path[i], findings)
-        if raw is None:
-            continue
-        rule = _read_http_rule(raw, path[i], origins, findings)
-        rules[rule.match_key] = rule
-    return tuple(rules[key] for key in sorted(rules))
-
-
-def _read_http_rule(raw: Raw, path: Path, origins: tuple[Origin, ...], findings: Findings) -> HttpRule:
-    if not raw.keys() <= _HTTP_KNOWN:
-        _HTTP.check(raw, path, findings)
-    pattern: Mapping[str, str] = {
-        name: raw[name] if type(raw.get(name)) is str else text(raw, name, path, findings)
-        for name in ("method", "path", "host")
-    }
-    for name, value in pattern.items():
-        if value and (fault := regex_fault(value)):
-            findings.add(path / name, Reason.BAD_REGEX, fault)
-    headers = _read_headers(raw, path, findings) if raw.get("headers") else ()
-    return HttpRule(pattern["method"], pattern["path"], pattern["host"], headers, origins)
-
-
-def _read_headers(raw: Raw, path: Path, findings: Findings) -> tuple[HeaderMatch, ...]:
-    found: set[HeaderMatch] = set()
-    for i, item in enumerate(items(raw, "headers", path, findings)):
-        here = (path / "headers")[i]
-        if not isinstance(item, str):
-            findings.add(here, Reason.WRONG_TYPE, 'must be a string "Name value"')
-            continue
-        try:
-            found.add(header_match(item))
-        except Refused as refused:
-            findings.add(here, refused.reason, refused.message)
-    return tuple(sorted(found, key=lambda header: (header.name, header.value is not None, header.value or "")))
+def _check_authentication(raw: Raw, path: Path, findings: Findings) -> None:
+    """Mutual authentication is not enforced here; "disabled" asks for none."""
+    if raw.get("authentication") is None:
+        return
+    where = path / "authentication"
+    authentication = submap(raw, "authentication", path, findings)
+    _AUTHENTICATION.check(authentication, where, findings)
+    mode = text(authentication, "mode", where, findings)
+    if mode not in _MODES:
+        findings.add(where / "mode", Reason.INVALID, f'"{mode}" is none of {", ".join(_MODES)}')
+    elif mode != "disabled":
+        findings.ours(where / "mode", Reason.NOT_SUPPORTED, "authentication of peers is not enforced here")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from policies.errors import PolicyError, Reason
+from policies.errors import PolicyError, Reason, Severity
 
 Raw = Mapping[str, Any]
 
@@ -76,15 +76,38 @@ def _outside_brackets(path: str) -> list[str]:
 
 @dataclass(slots=True)
 class Findings:
-    """What is wrong with one object, as it is being read."""
+    """What is to be said of one object, as it is being read. `errors` refuse it, `warnings` do not.
+
+    Four ways to add one, by who refuses the object for it: Cilium v1.19.4 and this project, either of them, or nobody.
+    """
 
     kind: str = ""
     namespace: str = ""
     name: str = ""
     errors: list[PolicyError] = field(default_factory=list)
+    warnings: list[PolicyError] = field(default_factory=list)
 
     def add(self, path: Path, reason: str, message: str) -> None:
-        self.errors.append(PolicyError(self.kind, self.namespace, self.name, str(path), reason, message))
+        """Refused here and by Cilium (its schema, or its own check)."""
+        self.errors.append(self._finding(path, reason, message, True))
+
+    def ours(self, path: Path, reason: str, message: str) -> None:
+        """Refused here only: it cannot mean what it says, is not enforced, or is beyond a limit of ours."""
+        self.errors.append(self._finding(path, reason, message, False))
+
+    def theirs(self, path: Path, reason: str, message: str) -> None:
+        """Refused by Cilium only."""
+        self.warnings.append(self._finding(path, reason, message, True, Severity.WARNING))
+
+    def warn(self, path: Path, reason: str, message: str) -> None:
+        """Accepted by both, but perhaps not what its author means."""
+        self.warnings.append(self._finding(path, reason, message, False, Severity.WARNING))
+
+    def _finding(
+        self, path: Path, reason: str, message: str, by_cilium: bool, severity: Severity = Severity.ERROR
+    ) -> PolicyError:
+        about = (self.kind, self.namespace, self.name, str(path))
+        return PolicyError(*about, reason, message, severity=severity, by_cilium=by_cilium)
 
 
 def describe(value: object) -> str:
@@ -164,22 +187,36 @@ def strings(raw: Raw, path: Path, findings: Findings) -> dict[str, str]:
     return good
 
 
+Refusal = tuple[str, str]  # reason, message
+_UNKNOWN: Final = "no such field in the schema: check its name and place"
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The fields that a mapping may have: known ones, and those refused with their own words."""
+    """The fields that a mapping may have: known ones, and those that get words of their own.
 
-    known: tuple[str, ...]
-    later: tuple[str, ...] = ()
-    refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name -> reason, message
+    What is not known is refused here; the API server drops it, so Cilium never sees it. `unsupported` is refused here,
+    `refused` by Cilium too.
+    """
+
+    known: frozenset[str]
+    unsupported: Mapping[str, Refusal] = field(default_factory=dict)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, *known: str) -> Schema:
+        return cls(frozenset(known))
 
     def check(self, raw: Raw, path: Path, findings: Findings) -> None:
         """Report every field of `raw` that is not known. Null counts as absent."""
+        if raw.keys() <= self.known:
+            return
         for name, value in raw.items():
             if name in self.known or value is None:
                 continue
-            if name in self.later:
-                findings.add(path / name, Reason.NOT_SUPPORTED_YET, "remove the field")
-            elif name in self.refused:
+            if name in self.refused:
                 findings.add(path / name, *self.refused[name])
+            elif name in self.unsupported:
+                findings.ours(path / name, *self.unsupported[name])
             else:
-                findings.add(path / name, Reason.UNKNOWN_FIELD, "no such field in the schema: check its name and place")
+                findings.ours(path / name, Reason.UNKNOWN_FIELD, _UNKNOWN)

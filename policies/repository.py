@@ -14,7 +14,8 @@ from typing import Any
 
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.manifests import Chunk, Document, FileEvent, Locator, read_chunk, split
-from policies.objects import POLICY_KINDS, Object, ObjectKey, PodKey, identify, key_of, parse_object
+from policies.objects import POLICY_KINDS, Object, ObjectKey, PodKey, key_of
+from policies.readers import identify, parse_object
 from policies.rules import Policy
 from policies.world import World
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policies.ir import HttpRule
+from policies.ir import HeaderAction, HeaderMatch, HttpRule, Mismatch
 from policies.selectors import Selector
 from policies.types import Direction, Origin, PortRange, Protocol
 
@@ -93,12 +93,36 @@ class PortSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretHeader:
+    """An entry of headerMatches whose expected value is that of a Secret, or `fallback` where that is not there (4.3).
+
+    Without `mismatch` the rule matches only requests that have it.
+    """
+
+    header: str
+    namespace: str
+    secret: str
+    mismatch: Mismatch | None = None
+    fallback: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRule:
+    """What becomes of a rule of ToPorts.http once secrets are known (policies.secret_headers). Until then `rule`
+    matches nothing. `expects`: its headerMatches, in their order."""
+
+    rule: HttpRule
+    expects: tuple[HeaderMatch | HeaderAction | SecretHeader, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ToPorts:
     """One entry of toPorts, or the fields of icmps. `http` is sorted, each match once; empty: no L7 (`{}` would be a
-    rule that matches all)."""
+    rule that matches all). An entry without `ports` allows and denies nothing."""
 
     ports: tuple[PortSpec, ...] = ()
     http: tuple[HttpRule, ...] = ()
+    secret_rules: tuple[SecretRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def rule(name: str, port: str = "80", **fields: Any) -> dict[str, Any]:
     return policy(name, subject={"org": "empire"}, ingress=[{"toPorts": [to_ports(port)], **fields}])
 
 
-BAD = {"fromEntities": ["world"]}
+BAD = {"fromEntities": ["word"]}
 
 
 def in_force(repository: Repository) -> dict[str, str]:
@@ -78,8 +78,8 @@ def test_a_bad_object_keeps_its_last_good_version_and_the_others_go_on() -> None
     change = repository.replace("a.yaml", manifest(rule("r", "81"), rule("s", "81", **BAD)))
     assert (change.changed, in_force(repository)) == (True, {"r": "81", "s": "80"})
     (error,) = change.errors
-    assert (error.name, error.path, error.source) == ("s", "spec.ingress[0].fromEntities", "a.yaml")
-    assert error.line == manifest(rule("r", "81"), rule("s", "81", **BAD)).splitlines().index("    fromEntities:") + 1
+    assert (error.name, error.path, error.source) == ("s", "spec.ingress[0].fromEntities[0]", "a.yaml")
+    assert error.line == manifest(rule("r", "81"), rule("s", "81", **BAD)).splitlines().index("    - word") + 1
 
 
 def test_a_policy_that_was_never_good_denies_whom_it_selects_until_it_is() -> None:

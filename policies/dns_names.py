@@ -1,0 +1,35 @@
+"""Names and patterns of DNS as Cilium's policies write them (facts 6.1): what is one, and what is not. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+DNS_NAME_MAX: Final = 255  # characters, of names and patterns (Cilium: MaxFQDNLength)
+# The schema's patterns, in a form that takes linear time.
+_NAME: Final = re.compile(r"[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
+_PATTERN: Final = re.compile(r"[-a-zA-Z0-9_*]+(?:\.[-a-zA-Z0-9_*]+)*\.?")
+_SERVER_NAME: Final = re.compile(r"(?:\*?\*\.)?[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
+
+
+def name_fault(written: str) -> str:
+    """Why this is no matchName; "" if it is one."""
+    return _fault(written, _NAME, 'letters, digits, "-", "_" and single dots')
+
+
+def pattern_fault(written: str) -> str:
+    """Why this is no matchPattern; "" if it is one."""
+    return _fault(written, _PATTERN, 'letters, digits, "-", "_", "*" and single dots')
+
+
+def server_name_fault(written: str) -> str:
+    """Why this is no entry of serverNames; "" if it is one."""
+    if not written:
+        return "empty server name is not allowed"
+    return _fault(written, _SERVER_NAME, 'letters, digits, "-", "_" and single dots, behind "*." or "**." at most')
+
+
+def _fault(written: str, form: re.Pattern[str], words: str) -> str:
+    if len(written) > DNS_NAME_MAX:
+        return f"longer than {DNS_NAME_MAX} characters"
+    return "" if form.fullmatch(written) else f'"{written}" has other characters than {words}'
