@@ -64,6 +64,14 @@ def read_pod(raw: Raw, findings: Findings) -> Pod:
     )
 
 
+def pod_stand_in(raw: Raw, findings: Findings) -> Pod | None:
+    """What is known of a refused pod, if that is who it is and where: without it, it would be no pod of this node, and
+    open. None where name, labels or every address cannot be read."""
+    pod = read_pod(raw, Findings(findings.kind, findings.namespace, findings.name))
+    is_known = pod.addresses and not any(error.path.startswith(str(META)) for error in findings.errors)
+    return pod if is_known else None
+
+
 def _named_ports(spec: Raw, findings: Findings) -> dict[tuple[str, Protocol], int]:
     """Names of container ports, in lower case; sidecars of initContainers too. The first container wins a name."""
     found: dict[tuple[str, Protocol], int] = {}

@@ -10,7 +10,7 @@ from policies import core_objects, crd, network_policy, service_objects
 from policies.cidr_group import read_cidr_group
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.fields import ROOT, Findings, Raw, mapping
-from policies.objects import Object, ObjectKey
+from policies.objects import Object, ObjectKey, Pod
 from policies.rules import Policy
 from policies.sanitize import object_name_fault
 
@@ -33,7 +33,8 @@ _READERS: Final[dict[tuple[Any, Any], _Reader]] = {
     ("networking.k8s.io/v1", network_policy.KIND): network_policy.read_network_policy,
 }
 _CLUSTER_SCOPED: Final = frozenset({"Namespace", "Node", crd.CLUSTERWIDE_KIND, "CiliumCIDRGroup"})
-_FALLBACKS: Final[dict[str, Callable[[Raw, Findings], Policy | None]]] = {
+_FALLBACKS: Final[dict[str, Callable[[Raw, Findings], Policy | Pod | None]]] = {
+    "Pod": core_objects.pod_stand_in,
     crd.KIND: crd.fallback,
     crd.CLUSTERWIDE_KIND: crd.fallback,
     network_policy.KIND: network_policy.fallback,
@@ -47,7 +48,7 @@ class Reading:
     good: Object | None = None
     errors: tuple[PolicyError, ...] = ()
     warnings: tuple[PolicyError, ...] = ()
-    fallback: Policy | None = None
+    fallback: Policy | Pod | None = None
 
 
 def identify(raw: Any) -> ObjectKey | None:

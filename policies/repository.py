@@ -1,7 +1,8 @@
 """All objects that are in force, by the file (or watch) that they come from. Pure; one writer.
 
 Laws: a file with a syntax error keeps all its last good objects. A bad object keeps its own last good version; one that
-was never good leaves behind whom it selects, to be denied (policies.crd.fallback). An object in two files is an error
+was never good leaves behind whom it selects, to be denied (policies.crd.fallback), or, if it is a pod, who and where it
+is, so that policies select it (policies.core_objects.pod_stand_in). An object in two files is an error
 that names both; the one that came first stays in force.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.manifests import Chunk, Document, FileEvent, Locator, read_chunk, split
-from policies.objects import POLICY_KINDS, Object, ObjectKey, PodKey, key_of
+from policies.objects import POLICY_KINDS, Object, ObjectKey, Pod, PodKey, key_of
 from policies.readers import identify, parse_object
 from policies.rules import Policy
 from policies.world import World
@@ -37,7 +38,7 @@ class _Reading:
     key: ObjectKey | None
     line: int
     good: Object | None = None
-    stand_in: Policy | None = None
+    stand_in: Policy | Pod | None = None
     errors: tuple[PolicyError, ...] = ()
 
 
@@ -45,6 +46,7 @@ class _Reading:
 class _Held:
     obj: Object
     line: int
+    stands_in: bool = False  # for one that was never good
 
 
 @dataclass(slots=True)
@@ -197,7 +199,7 @@ def _read_document(document: Document, locator: Locator) -> _Reading:
     try:
         good = parse_object(document.raw)
     except PolicyErrors as failure:
-        stand_in = failure.fallback if isinstance(failure.fallback, Policy) else None
+        stand_in = failure.fallback if isinstance(failure.fallback, (Policy, Pod)) else None
         errors = (error.at("", _line(locator, document, error)) for error in failure.errors)
         if key is None and stand_in is not None:  # even its name is bad
             key = key_of(stand_in)
@@ -229,7 +231,7 @@ class _Merge:
         if obj is None:  # its own last good version, or what must hold without one
             if old is None:
                 self._suspects.add(chunk.text)
-            obj = old.obj if old is not None and _is_good(old.obj) else reading.stand_in
+            obj = old.obj if old is not None and not old.stands_in else reading.stand_in
         if obj is None or reading.key is None:
             return
         line = start + reading.line
@@ -238,7 +240,8 @@ class _Merge:
             self.errors.append(_conflict(reading.key, (self._source, line), there))
             return
         is_same = old is not None and (old.obj is obj or old.obj == obj)
-        self._after[reading.key] = _Held(old.obj if old is not None and is_same else obj, line)
+        held = old.obj if old is not None and is_same else obj
+        self._after[reading.key] = _Held(held, line, stands_in=obj is reading.stand_in)
 
     def objects(self) -> dict[ObjectKey, _Held]:
         """A bad document that is no known object may be the bad version of one that is missing now (a misspelt kind or
@@ -253,10 +256,6 @@ class _Merge:
 
     def _missing(self) -> dict[ObjectKey, _Held]:
         return {key: held for key, held in self._before.items() if key not in self._after}
-
-
-def _is_good(obj: Object) -> bool:
-    return not isinstance(obj, Policy) or obj.valid
 
 
 def _conflict(key: ObjectKey, here: tuple[str, int], there: tuple[str, int]) -> PolicyError:

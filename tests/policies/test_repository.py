@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +93,38 @@ def test_a_policy_that_was_never_good_denies_whom_it_selects_until_it_is() -> No
     assert in_force(repository) == {"r": "80"}
     repository.replace("b.yaml", manifest(rule("Not_A_Name")))
     assert in_force(repository) == {"Not_A_Name": "denied", "r": "80"}
+
+
+def broken_pod(name: str, ip: str, **fields: Any) -> dict[str, Any]:
+    made = pod(name, ip, org="empire")
+    return {**made, **{part: {**made.get(part, {}), **more} for part, more in fields.items()}}
+
+
+def test_a_pod_that_was_never_good_is_known_by_what_can_be_read_of_it() -> None:
+    """Else it would be no pod of this node, and open."""
+    repository = Repository()
+    repository.replace("a.yaml", manifest(broken_pod("p", "10.0.0.1", spec={"hostNetwork": "perhaps"})))
+    assert reasons(repository) == [Reason.WRONG_TYPE]
+    (found,) = repository.world().pods.values()
+    assert (found.addresses, found.labels, found.host_network) == (("10.0.0.1",), {"org": "empire"}, False)
+    repository.replace("a.yaml", manifest(broken_pod("p", "10.0.0.2", spec={"hostNetwork": "perhaps"})))
+    (found,) = repository.world().pods.values()
+    assert found.addresses == ("10.0.0.2",), "what stands in is no last good version"
+    repository.replace("a.yaml", manifest(pod("p", "10.0.0.2", org="alliance")))
+    repository.replace("a.yaml", manifest(broken_pod("p", "10.0.0.2", spec={"hostNetwork": "perhaps"})))
+    (found,) = repository.world().pods.values()
+    assert found.labels == {"org": "alliance"}, "but this is one"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"metadata": {"labels": {"org": 1}}}, {"metadata": {"name": "P!"}}, {"status": {"podIP": 7, "podIPs": 7}}],
+)
+def test_of_a_pod_without_name_labels_or_address_nothing_is_made_up(fields: dict[str, Any]) -> None:
+    repository = Repository()
+    repository.replace("a.yaml", manifest(broken_pod("p", "10.0.0.1", **fields)))
+    assert repository.problems
+    assert not repository.world().pods
 
 
 def test_a_misspelt_kind_or_name_does_not_take_the_policy_out_of_force() -> None:
