@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from typing import ClassVar
 
 import click
 
@@ -14,21 +16,24 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "conformance": ("agent.cli.conformance", "conformance", "Run the black-box suites on this machine."),
     "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
+    "policy": ("agent.cli.policy", "policy", "Explain, show and lint policies."),
     "run": ("agent.cli.run", "run", "Run a standalone node from a folder of manifests."),
     "status": ("agent.cli.status", "status", "Show what the node enforces, or check what the machine offers."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group that lists its commands from COMMANDS and imports the one that is asked for."""
+    """A group that lists its commands from a table and imports the one that is asked for."""
+
+    table: ClassVar[Mapping[str, tuple[str, str, str]]] = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        module, attribute, _ = self.table[cmd_name]
         with quietly():
             command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
@@ -36,7 +41,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self.table[name][2]) for name in self.list_commands(ctx)])
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,0 +1,23 @@
+"""`deflector policy`: everything about policies that needs no kernel, one file per command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import click
+
+from agent.cli.root import LazyGroup
+
+
+class PolicyGroup(LazyGroup):
+    """Its commands: name -> (module, attribute, short help)."""
+
+    table: ClassVar[Mapping[str, tuple[str, str, str]]] = {
+        "explain": ("agent.cli.policy_explain", "explain", "Say who may talk to whom, and which rule says so."),
+    }
+
+
+@click.command(cls=PolicyGroup)
+def policy() -> None:
+    """What policies say, before and while they are enforced."""

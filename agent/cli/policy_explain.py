@@ -1,0 +1,118 @@
+"""`deflector policy explain`: may A talk to B, and which rule says so? Offline, from manifests; needs no root."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli.options import manifests_option, output_option, show_problems
+from agent.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from policies.requests import Request
+    from policies.types import Protocol
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class PortAndProtocol(click.ParamType[tuple[int, str]]):
+    """NUMBER[/PROTOCOL]; of ICMP the number is the type."""
+
+    name = "port"
+    protocols = ("TCP", "UDP", "SCTP", "ICMP", "ICMPV6")
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str]:
+        if isinstance(value, tuple):
+            return value
+        number, _, protocol = str(value).upper().partition("/")
+        if not number.isdecimal() or int(number) > 65535 or (protocol or "TCP") not in self.protocols:
+            self.fail(f"{value!r} is not NUMBER/PROTOCOL, e.g. 80/TCP, 53/UDP, 8/ICMP", param, ctx)
+        return int(number), protocol or "TCP"
+
+
+@click.command(
+    epilog="Example: deflector policy explain --manifests DIR --from default/xwing --to default/deathstar "
+    "--port 80/TCP --method PUT --path /v1/exhaust-port"
+)
+@manifests_option(required=True)
+@click.option("--from", "source", required=True, metavar="WHO", help="NAMESPACE/POD, an IP address, or an entity.")
+@click.option("--to", "target", required=True, metavar="WHO", help="The same, or a service: its name or ClusterIP.")
+@click.option("--port", type=PortAndProtocol(), required=True, metavar="PORT", help="80/TCP, 53/UDP, 8/ICMP (a type).")
+@click.option("--method", help="Ask for an HTTP request with this method.  [default: GET]")
+@click.option("--path", help="... this path, with its query string.  [default: /]")
+@click.option("--host", help="... this host.  [default: as a client would say that connects to --to]")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="... this header; may be repeated.")
+@output_option
+def explain(
+    manifests: Path,
+    source: str,
+    target: str,
+    port: tuple[int, str],
+    method: str | None,
+    path: str | None,
+    host: str | None,
+    headers: tuple[str, ...],
+    output: str,
+) -> None:
+    """Say whether WHO may talk to WHO, and which rule of which policy says so; if not, which rule comes nearest.
+
+    Every pod of the folder is taken for one of this node. Exit code 0: allowed; 1: denied.
+    """
+    from agent.offline import read_offline
+    from agent.policy_text import explanation_text
+    from agent.status import status_console
+    from policies.explain import Question
+    from policies.explain import explain as answer_of
+    from policies.explain_plain import to_dict
+    from policies.scene import UnknownEnd
+    from policies.types import Protocol
+
+    number, protocol = port[0], Protocol[port[1]]
+    request = _request((method, path, host), headers, (target, number, protocol))
+    offline = read_offline(manifests)
+    try:
+        ends = offline.scene.end(source), offline.scene.target(target, protocol, number)
+    except UnknownEnd as unknown:
+        raise EnvironmentProblem(f"{unknown} ({manifests})") from None
+    answer = answer_of(offline.scene, Question(*ends, protocol, request))
+    show_problems(offline.problems)
+    if output == "json":
+        click.echo(json.dumps(to_dict(answer, offline.places)))
+    else:
+        console = status_console()
+        for line in explanation_text(answer, offline.places):
+            console.print(line)
+    sys.exit(0 if answer.allowed else 1)
+
+
+def _request(
+    written: tuple[str | None, str | None, str | None], headers: tuple[str, ...], to: tuple[str, int, Protocol]
+) -> Request | None:
+    """The request that is asked about; None if none of its options is given."""
+    from policies.requests import Request
+    from policies.types import Protocol
+
+    method, path, host = written
+    if written == (None, None, None) and not headers:
+        return None
+    target, port, protocol = to
+    if protocol is not Protocol.TCP:
+        raise click.UsageError(f"an HTTP request needs TCP, not {protocol.name}")
+    if path is not None and not path.startswith("/"):
+        raise click.UsageError(f'--path {path!r} must begin with "/"')
+    if host is None:
+        name = target.rpartition("/")[2]
+        host = (f"[{name}]" if ":" in name and not name.startswith("[") else name) + (f":{port}" if port != 80 else "")
+    return Request(method or "GET", path or "/", host, tuple(map(_header, headers)))
+
+
+def _header(written: str) -> tuple[str, str]:
+    name, colon, value = written.partition(":")
+    if not colon or not _HEADER.fullmatch(name):
+        raise click.UsageError(f"--header {written!r} is not 'NAME: VALUE'")
+    return name, value.strip()

@@ -1,0 +1,64 @@
+"""A folder of manifests compiled without a node: every pod is taken for local. Reads files; needs no root.
+
+What `deflector policy explain`, `show` and `lint` look at. Same repository, same compiler, same slots as the node's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.errors import EnvironmentProblem
+from agent.views import labels_by_identity
+from policies.compiler import Compiler
+from policies.errors import PolicyError, in_order
+from policies.identity import IdentityAllocator
+from policies.objects import PodKey
+from policies.places import Places
+from policies.repository import Repository
+from policies.scene import Scene
+from policies.slots import SlotBook, assign
+from policies.watch import read_folder
+from policies.world import World
+
+_FIRST_ENDPOINT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """`files`: text by name, relative to the folder. `problems`: what a node would complain of."""
+
+    scene: Scene
+    places: Places
+    files: Mapping[str, str]
+    problems: tuple[PolicyError, ...]
+
+
+def read_offline(folder: Path) -> Offline:
+    """The folder as one node with all its pods. Raises EnvironmentProblem if it cannot be read."""
+    files: dict[str, str] = {}
+    repository = Repository()
+    for event in read_folder(folder):
+        if event.path == str(folder):
+            raise EnvironmentProblem(f"{folder}: {event.error}")
+        name = str(Path(event.path).relative_to(folder))
+        repository.apply(replace(event, path=name))
+        if event.text is not None:
+            files[name] = event.text
+    scene, errors = compile_offline(repository.world())
+    return Offline(scene, Places(files), files, in_order([*repository.problems, *errors]))
+
+
+def compile_offline(
+    world: World, local: Mapping[PodKey, int] | None = None, host: Sequence[str] = ()
+) -> tuple[Scene, tuple[PolicyError, ...]]:
+    """The world as one node, and what could not be compiled. `local`: endpoint ids of its pods, by default of all;
+    `host`: the node's own addresses."""
+    identities = IdentityAllocator()
+    if local is None:
+        pods = sorted(key for key, pod in world.pods.items() if not pod.host_network and not pod.is_over)
+        local = {key: number for number, key in enumerate(pods, _FIRST_ENDPOINT)}
+    compiled = Compiler(identities).compile(world, local, host, 1)
+    node, _ = assign(compiled.node, SlotBook())
+    return Scene(node, world, labels_by_identity(identities, node)), compiled.errors

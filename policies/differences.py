@@ -1,0 +1,89 @@
+"""What keeps a request or a connection from a rule, as values, as plain data, and in words. Pure.
+
+One vocabulary for `deflector policy explain`, for the policy log of flows, and for `observe --why`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.errors import one_line
+from policies.ir import HeaderMatch, HttpRule
+from policies.types import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field in which a rule and what was tried differ. `got` None: it is missing; `wanted` None: anything of it.
+
+    Fields: method, path, host, `header NAME`, secret, port, peer, `label KEY`.
+    """
+
+    field: str
+    wanted: str | None
+    got: str | None
+
+    def __str__(self) -> str:
+        if self.got is None:
+            return f"{self.field} is missing" + (f" (wanted: {self.wanted})" if self.wanted is not None else "")
+        return f"{self.field} is {self.got}" + (f", not {self.wanted}" if self.wanted is not None else "")
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Plain data."""
+        return {"field": self.field, "wanted": self.wanted, "got": self.got}
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The rule that came nearest to allowing it: its clauses, the HTTP rule if it is one, and what differs.
+
+    `others`: how many more rules differ in no more fields.
+    """
+
+    origins: tuple[Origin, ...]
+    differs: tuple[Difference, ...]
+    rule: HttpRule | None = None
+    others: int = 0
+
+    def __str__(self) -> str:
+        """One line: which rule, what of it, and every field that differs."""
+        who = ", ".join(map(str, self.origins)) or "a rule"
+        what = f" ({rule_in_words(self.rule)})" if self.rule is not None else ""
+        return one_line(f"{who}{what}: {'; '.join(map(str, self.differs))}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        plain: dict[str, Any] = {"by": [origin_to_dict(origin) for origin in self.origins]}
+        if self.rule is not None:
+            plain["http"] = rule_to_dict(self.rule)
+        return plain | {"differs": [difference.to_dict() for difference in self.differs], "others": self.others}
+
+
+def origin_to_dict(origin: Origin) -> dict[str, str]:
+    """The object and the field in it."""
+    return {"kind": origin.kind, "namespace": origin.namespace, "name": origin.name, "path": origin.path}
+
+
+def rule_to_dict(rule: HttpRule) -> dict[str, Any]:
+    """What the rule asks for; fields that may be anything are left out."""
+    fields: Mapping[str, Any] = {"method": rule.method, "path": rule.path, "host": rule.host}
+    asked = {name: value for name, value in fields.items() if value}
+    return asked | ({"headers": [header_in_words(h) for h in rule.headers]} if rule.headers else {})
+
+
+def rule_in_words(rule: HttpRule) -> str:
+    """`POST /v1/request-landing host a\\.example headers X-Key: 1`, or `any request`."""
+    parts: Iterable[str] = (
+        rule.method,
+        rule.path,
+        f"host {rule.host}" if rule.host else "",
+        *(f"with {header_in_words(header)}" for header in rule.headers),
+    )
+    return one_line(" ".join(filter(None, parts))) or "any request"
+
+
+def header_in_words(header: HeaderMatch) -> str:
+    """As a header would be sent; only the name where any value will do. A secret is not shown."""
+    return header.name if header.value is None else f"{header.name}: {header.value}"
