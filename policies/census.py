@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from policies.changes import changed_keys
 from policies.errors import PolicyError, Reason
 from policies.identity import IdentitiesExhausted, IdentityAllocator
 from policies.labels import identity_labels
 from policies.objects import Namespace, Pod, PodKey
-from policies.selectors import SelectorCache
+from policies.selections import SelectorCache
 from policies.types import IDENTITY_UNMANAGED
 from policies.world import World
 
@@ -24,7 +25,6 @@ class Census:
 
     def __init__(self, identities: IdentityAllocator, selectors: SelectorCache, cluster: str) -> None:
         self.identity: dict[PodKey, int] = {}
-        self.errors: list[PolicyError] = []
         self._identities = identities
         self._selectors = selectors
         self._cluster = cluster
@@ -32,33 +32,40 @@ class Census:
         self._namespaces: Mapping[str, Namespace] = {}
         self._labels: dict[PodKey, Labels] = {}
         self._users: Counter[Labels] = Counter()
+        self._waiting: set[PodKey] = set()  # for a number
         self._is_first = True
 
-    def take(self, world: World) -> bool:
-        """Follow the world; whether any pod, identity or namespace changed."""
+    @property
+    def errors(self) -> list[PolicyError]:
+        """Pods without an identity."""
+        message = "its addresses are unmanaged until another label set is gone"
+        return [PolicyError("Pod", *key, "metadata.labels", Reason.NO_IDENTITY, message) for key in self._waiting]
+
+    def take(self, world: World) -> list[PodKey]:
+        """Follow the world; the pods that were looked at again, sorted, so that equal worlds give equal numbers."""
         if world.pods is self._pods and world.namespaces is self._namespaces and not self._is_first:
-            return False
+            return []
         touched = self._touched(world)
         before = {labels for key in touched if (labels := self._labels.get(key)) is not None}
         after = {key: labels for key in touched if (labels := self._labels_of(world, key)) is not None}
         for key in touched:
-            self._users[self._labels.pop(key, ())] -= 1
+            if (labels := self._labels.pop(key, None)) is not None:
+                self._users[labels] -= 1
             self.identity.pop(key, None)
         self._labels |= after
         self._users.update(after.values())
+        self._waiting.difference_update(touched)
         self._leave(before - set(after.values()))
         self._enter(after)
         self._pods, self._namespaces = world.pods, world.namespaces
-        return True
+        return touched
 
     def _touched(self, world: World) -> list[PodKey]:
-        """Pods to look at again, sorted, so that equal worlds give equal numbers."""
-        names = self._namespaces.keys() | world.namespaces.keys()
-        moved = {name for name in names if self._namespaces.get(name) is not world.namespaces.get(name)}
-        keys = self._pods.keys() | world.pods.keys()
-        waiting = {key for key, number in self.identity.items() if number == IDENTITY_UNMANAGED}
-        changed = {k for k in keys if self._pods.get(k) is not world.pods.get(k) or k.namespace in moved}
-        return sorted(changed | waiting)
+        moved = changed_keys(self._namespaces, world.namespaces)
+        changed = changed_keys(self._pods, world.pods) | self._waiting
+        if moved:
+            changed |= {key for pods in (self._pods, world.pods) for key in pods if key.namespace in moved}
+        return sorted(changed)
 
     def _labels_of(self, world: World, key: PodKey) -> Labels | None:
         pod = world.pods.get(key)
@@ -74,7 +81,6 @@ class Census:
         )
 
     def _enter(self, pods: Mapping[PodKey, Labels]) -> None:
-        self.errors = []
         numbers: dict[Labels, int] = {}
         for labels in sorted(set(pods.values())):
             try:
@@ -85,12 +91,12 @@ class Census:
         for key, labels in pods.items():
             self.identity[key] = numbers[labels]
             if numbers[labels] == IDENTITY_UNMANAGED:
-                message = "its addresses are unmanaged until another label set is gone"
-                self.errors.append(PolicyError("Pod", *key, "metadata.labels", Reason.NO_IDENTITY, message))
+                self._waiting.add(key)
 
     def _leave(self, candidates: set[Labels]) -> None:
         gone = {labels for labels in candidates if self._users[labels] <= 0}
-        self._users = +self._users
+        for labels in gone:
+            del self._users[labels]
         numbers = {number for labels in gone if (number := self._identities.number(labels)) is not None}
         if self._is_first:  # what an earlier agent knew and this world does not
             numbers |= {n for n, labels in self._identities.in_use().items() if labels not in self._users}

@@ -1,54 +1,60 @@
 """World and local pods -> NodePolicy: who must be told what. Pure, and incremental.
 
-What did not change since the last call is not compiled again: policies are bound to living selections once, a group is
-merged again only if its rules or their peers changed, and address and service tables only if pods or services did.
-Errors are collected; whatever can be compiled is.
+What did not change since the last call is not compiled again, and stays the same object: policies are bound to living
+peer sets once, a direction of a group is merged again only if its rules changed, identities that come or go move within
+what was merged, and the tables of addresses and services are kept entry by entry. Errors are collected; whatever can be
+compiled is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.addresses import AddressBook, service_table
+from policies.addresses import AddressBook
 from policies.census import Census
+from policies.cidrs import CidrBook
+from policies.enforcement import AllowLocalhost, Enforcement
 from policies.errors import PolicyError, Reason, in_order
+from policies.groups import GroupBook, Modes
 from policies.identity import IdentityAllocator
-from policies.ir import DirectionPolicy, Endpoint, EndpointPolicy, NodePolicy
-from policies.merge import Implicit, RuleSets, merge
-from policies.objects import ObjectKey, PodKey
-from policies.rulebook import BoundRule, Rulebook
-from policies.selectors import SelectorCache
-from policies.types import IDENTITY_UNMANAGED, RESERVED_LABELS, Direction, Origin
+from policies.ir import Endpoint, NodePolicy
+from policies.named_ports import NamedPorts, OwnPorts, PortName
+from policies.nodes import Nodes, api_servers
+from policies.objects import PodKey
+from policies.peers import Places
+from policies.peersets import PeerSets
+from policies.rulebook import Rulebook
+from policies.selections import SelectorCache
+from policies.services import ServiceBook
+from policies.types import IDENTITY_UNKNOWN
 from policies.world import World
-
-INVALID_POLICY = "invalid-policy"
 
 
 @dataclass(frozen=True, slots=True)
 class CompilerOptions:
-    """`node_name`: host-network pods of this node are the host; "" leaves that to their addresses."""
+    """`node_name`: Node objects and host-network pods of this name are the host; "" leaves that to their addresses.
+
+    `ipv4`, `ipv6`: families that the node has; with one of them only, there is one world. `node_labels`: nodes may be
+    selected by their labels (enable-node-selector-labels).
+    """
 
     cluster: str = "default"
     node_name: str = ""
+    policy_enforcement: Enforcement = Enforcement.DEFAULT
+    allow_localhost: AllowLocalhost = AllowLocalhost.AUTO
+    node_labels: bool = False
+    ipv4: bool = True
+    ipv6: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The IR without slots, and what could not be compiled."""
+    """The IR without slots, and what could not be compiled. Groups that an error names are on their last good policy,
+    or denied where there is none."""
 
     node: NodePolicy
     errors: tuple[PolicyError, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Merged:
-    """A compiled group and what it was compiled from."""
-
-    rules: tuple[BoundRule, ...]
-    seen: int  # version of the selector cache when it was last known to be current
-    version: int  # of the peers of its rules
-    policy: EndpointPolicy
 
 
 class Compiler:
@@ -56,52 +62,78 @@ class Compiler:
 
     def __init__(self, identities: IdentityAllocator, options: CompilerOptions | None = None) -> None:
         self._options = options or CompilerOptions()
+        is_dual = self._options.ipv4 and self._options.ipv6
         self._identities = identities
         self._selectors = SelectorCache()
+        self._sets = PeerSets(self._selectors)
+        self._names = NamedPorts()
         self._census = Census(identities, self._selectors, self._options.cluster)
-        self._rulebook = Rulebook(self._selectors)
-        self._rule_sets = RuleSets()
-        self._merged: dict[int, _Merged] = {}
+        self._nodes = Nodes(
+            identities, self._selectors, own_name=self._options.node_name, with_labels=self._options.node_labels
+        )
+        self._cidrs = CidrBook(identities, self._selectors, is_dual=is_dual)
+        self._places = Places(self._options.cluster, is_dual)
+        self._rulebook = Rulebook(self._sets)
+        modes = Modes(self._options.policy_enforcement, self._options.allow_localhost)
+        self._groups = GroupBook(self._rulebook, self._names, identities, modes)
+        self._addresses = AddressBook(is_dual=is_dual)
+        self._services = ServiceBook(self._addresses)
         self._world = World()
-        self._host: tuple[str, ...] | None = None
-        self._book = AddressBook(())
-        self._addresses = self._book.table()
-        self._services = service_table(self._world, self._book)
+        self._servers: frozenset[str] = frozenset()
 
     def compile(
         self, world: World, local: Mapping[PodKey, int], host_addresses: Sequence[str], revision: int
     ) -> Compiled:
         """The policy of this node. `local`: pods on it and the interface index of their host-side veth."""
-        pods_changed = self._census.take(world)
-        self._make_tables(world, tuple(sorted(host_addresses)), pods_changed)
+        self._take_pods(world)
+        self._addresses.set_host(host_addresses)
+        servers = api_servers(world.slices) if world.slices is not self._world.slices else self._servers
+        self._nodes.take(world.nodes, servers, self._addresses.host)
         endpoints, errors = self._endpoints(world, local)
-        groups = sorted({endpoint.group for endpoint in endpoints})
-        self._rulebook.take(world.policies, groups)
-        self._merged = {group: self._group(group) for group in groups}
-        self._world = world
+        self._take_policies(world, {endpoint.group for endpoint in endpoints})
+        self._cidrs.take(world.cidr_groups, servers - self._nodes.identities.keys())
+        self._take_addresses(world)
+        policies = self._groups.compile(_own_ports(world, endpoints), self._sets.settle())
+        self._world, self._servers = world, servers
         node = NodePolicy(
             revision=revision,
-            policies=tuple(merged.policy for merged in self._merged.values()),
+            policies=policies,
             endpoints=endpoints,
-            addresses=self._addresses,
-            services=self._services,
+            addresses=self._addresses.table,
+            services=self._services.table,
+            logs=self._rulebook.logs,
         )
-        return Compiled(node, in_order([*errors, *self._census.errors, *self._book.errors]))
+        books = (self._census, self._nodes, self._cidrs, self._addresses, self._groups)
+        return Compiled(node, in_order([*errors, *(error for book in books for error in book.errors)]))
 
-    def _make_tables(self, world: World, host: tuple[str, ...], pods_changed: bool) -> None:
+    def _take_pods(self, world: World) -> None:
+        for key in self._census.take(world):
+            pod, identity = world.pods.get(key), self._census.identity.get(key)
+            if pod is not None and identity is not None:
+                self._addresses.set_pod(key, pod.addresses, identity)
+                self._names.set(key, pod.ports, identity)
+            else:
+                self._addresses.set_pod(key, (), IDENTITY_UNKNOWN)
+                self._names.set(key, {}, IDENTITY_UNKNOWN)
+            is_node = pod is not None and pod.host_network and not pod.is_over
+            self._nodes.set_pod(key, pod if is_node else None)
+
+    def _take_policies(self, world: World, groups: Iterable[int]) -> None:
         before = self._world
-        if pods_changed or host != self._host:
-            self._host = host
-            self._book = AddressBook(host)
-            for key, pod in world.pods.items():
-                if pod.host_network and not pod.is_over:
-                    self._book.add_host_pod(pod, bool(pod.node_name) and pod.node_name == self._options.node_name)
-                elif not pod.is_over:
-                    self._book.add_pod(key, pod, self._census.identity[key])
-            self._addresses = self._book.table()
-        elif world.services is before.services and world.slices is before.slices:
-            return
-        self._services = service_table(world, self._book)
+        if not (
+            world.cidr_groups is before.cidr_groups
+            and world.services is before.services
+            and world.slices is before.slices
+        ):
+            places = (self._options.cluster, self._places.is_dual)
+            self._places = Places(*places, world.cidr_groups, world.services, world.slices)
+        labels = {group: self._identities.labels(group) for group in groups}
+        self._rulebook.take(world.policies, self._places, labels)
+
+    def _take_addresses(self, world: World) -> None:
+        self._addresses.set_nodes(self._nodes.identities)
+        self._addresses.set_cidrs(self._cidrs.identities)
+        self._services.take(world.services, world.slices, self._addresses.settle())
 
     def _endpoints(self, world: World, local: Mapping[PodKey, int]) -> tuple[tuple[Endpoint, ...], list[PolicyError]]:
         endpoints, errors = [], []
@@ -115,33 +147,12 @@ class Compiler:
                 endpoints.append(Endpoint(number, group, namespace, name, tuple(sorted(pod.addresses))))
         return tuple(sorted(endpoints)), errors
 
-    def _group(self, group: int) -> _Merged:
-        rules, seen = self._rulebook.rules(group), self._selectors.version
-        known = self._merged.get(group)
-        if known is not None and known.rules is rules and known.seen == seen:
-            return known
-        version = sum(rule.version(seen) for rule in rules)
-        if known is not None and known.rules == rules and known.version == version:
-            return _Merged(rules, seen, version, known.policy)
-        return _Merged(rules, seen, version, self._compile_group(group, rules))
 
-    def _compile_group(self, group: int, rules: tuple[BoundRule, ...]) -> EndpointPolicy:
-        if group == IDENTITY_UNMANAGED:  # no identity was left: nothing can be known to be allowed
-            closed = DirectionPolicy(enforced=True)
-            return EndpointPolicy(group, RESERVED_LABELS[group], closed, closed)
-        ingress, egress = (self._direction(rules, direction) for direction in Direction)
-        return EndpointPolicy(group, self._identities.labels(group), ingress, egress)
-
-    def _direction(self, rules: tuple[BoundRule, ...], direction: Direction) -> DirectionPolicy:
-        enforcing = [rule for rule in rules if direction in rule.rule.enforces]
-        if not enforcing:
-            return DirectionPolicy()
-        clauses = [clause for rule in enforcing for clause in rule.clauses[direction]]
-        invalid = {_invalid(rule.key) for rule in enforcing if rule.rule.invalid}
-        implicit = Implicit(direction is Direction.INGRESS, tuple(sorted(invalid)))
-        return DirectionPolicy(True, merge(clauses, implicit, self._rule_sets))
-
-
-def _invalid(key: ObjectKey) -> Origin:
-    """What a denial says that only a refused policy is the reason for."""
-    return Origin("deflector", "", INVALID_POLICY, f"{key.namespace}/{key.name}")
+def _own_ports(world: World, endpoints: Iterable[Endpoint]) -> dict[int, OwnPorts]:
+    """The groups of these endpoints, each with the names of its pods' ports. Pods that share their labels share the
+    numbers of a name, too."""
+    found: dict[int, set[tuple[PortName, int]]] = {}
+    for endpoint in endpoints:
+        ports = world.pods[PodKey(endpoint.namespace, endpoint.name)].ports
+        found.setdefault(endpoint.group, set()).update((PortName(*name), port) for name, port in ports.items())
+    return {group: tuple(sorted(ports)) for group, ports in found.items()}

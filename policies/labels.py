@@ -12,11 +12,16 @@ from typing import Final, NamedTuple
 K8S: Final = "k8s"
 RESERVED: Final = "reserved"
 ANY: Final = "any"
+CIDR: Final = "cidr"  # of identities of prefixes: the prefix itself
+CIDR_GROUP: Final = "cidrgroup"  # ... and the labels of the groups that hold it
+NODE: Final = "node"  # labels of Node objects
 
 NAMESPACE_KEY: Final = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX: Final = "io.cilium.k8s.namespace.labels."
 CLUSTER_KEY: Final = "io.cilium.k8s.policy.cluster"
 SERVICE_ACCOUNT_KEY: Final = "io.cilium.k8s.policy.serviceaccount"
+API_SERVER_LABEL: Final = f"{RESERVED}:kube-apiserver"
+GROUP_NAME_PREFIX: Final = "io.cilium.policy.cidrgroupname/"  # + the name of the CiliumCIDRGroup
 
 # Keys of pods that make no identity: replicas must share one (Cilium pkg/labelsfilter, default prefixes).
 _IRRELEVANT: Final = re.compile(
@@ -50,6 +55,19 @@ def parse_label(text: str) -> Label:
 def canonical_key(text: str) -> str:
     """`app` -> `any:app`; `k8s:app` stays. The first colon ends the source."""
     return text if ":" in text else f"{ANY}:{text}"
+
+
+def cidr_key(prefix: str) -> str:
+    """The key of a prefix's label: `cidr:10.0.0.0/8`, and `cidr:fd00--0/8`, for a key has one colon (facts 2.6)."""
+    address, slash, length = prefix.partition("/")
+    written = address.replace(":", "-")
+    written = ("0" if written.startswith("-") else "") + written + ("0" if written.endswith("-") else "")
+    return f"{CIDR}:{written}{slash}{length}"
+
+
+def prefix_of(key: str) -> str:
+    """The prefix that a `cidr:` key is for."""
+    return key.partition(":")[2].replace("-", ":")
 
 
 def is_identity_relevant(key: str) -> bool:

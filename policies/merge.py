@@ -1,217 +1,305 @@
-"""Many clauses, one answer per port and peer: the partition law of docs/decisions/0002. Pure.
+"""Many clauses, one answer per port and peer: the partition law of docs/decisions/0002, kept current. Pure.
 
-For one direction of one policy group: ports are split into disjoint ranges at the boundaries of clauses; on each range
-identities are split by the set of clauses that cover them; clauses for any peer are merged into every named identity's
-answer, and clauses for all protocols into every protocol's. What comes out needs no precedence.
+For one direction of a policy group: ports are split into disjoint ranges at the boundaries of clauses, identities into
+classes by the clauses that cover them; clauses for any peer are merged into every named class, and clauses for all
+protocols into every protocol's pieces. What comes out needs no precedence.
+
+A piece names only whom its own clauses cover, or, if it has a wildcard, whoever is covered otherwise than that: all
+others fall through to the piece of all protocols. An identity that comes or goes moves between the classes of the
+pieces that it concerns; nothing else is looked at.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pyroaring import BitMap, FrozenBitMap
 
-from policies.ir import WILDCARD, HttpRule, PeerRule, PortPolicy, RuleSet, Verdict
-from policies.rules import Clause, ToPorts
-from policies.selectors import Selection
-from policies.types import ALL_PORTS, IDENTITY_HOST, PORT_MAX, Origin, PortRange, Protocol
+from policies.decisions import Decision, RuleSets, decide
+from policies.ir import WILDCARD, DirectionPolicy, PeerRule, PortPolicy, Verdict
+from policies.named_ports import NamedPorts, OwnPorts, PortName
+from policies.partition import Class, bits, classes, port_pieces
+from policies.peersets import PeerSet
+from policies.shapes import BoundClause, Shape
+from policies.types import ALL_PORTS, IDENTITY_HOST, Direction, Origin, PortRange, Protocol
 
-# ANY with a port stands for the protocols that have ports (facts 3.4).
-_WITH_PORTS: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 # allow-localhost=always: the node reaches its pods (kubelet probes) and is never proxied (facts 3.1).
 ALLOW_LOCALHOST: Final = Origin("deflector", "", "allow-localhost", "")
-# Kept rule sets; a node has at most some hundreds of slots.
-_RULE_SETS_MAX: Final = 1024
+_LOCALHOST: Final = Decision(Verdict.ALLOW, (ALLOW_LOCALHOST,))
+_HOST: Final = FrozenBitMap([IDENTITY_HOST])
+
+# Identities times pieces that one direction of one group may name: some three times what a map of the kernel's holds
+# for all groups. Beyond it something is wrong with the policies, and one group must not cost the node its memory.
+NAMED_MAX: Final = 3_000_000
+# From here on moving identities one by one costs more than splitting them anew.
+_MOVES_MAX: Final = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """What a clause allows, peers apart: one protocol, one range, and the requests, if it says which. Compared by being
-    the same object, so that rule sets of ten thousand rules are never hashed."""
-
-    protocol: Protocol
-    ports: PortRange
-    http: tuple[HttpRule, ...]
-    origin: Origin
-
-
-class BoundClause:
-    """A clause with living selections. `selections` None: any peer."""
-
-    __slots__ = ("_members", "_version", "selections", "shapes")
-
-    def __init__(self, clause: Clause, selections: tuple[Selection, ...] | None) -> None:
-        self.selections = selections
-        self.shapes = tuple(_shapes(clause))
-        self._members = BitMap()
-        self._version = -1
-
-    @property
-    def version(self) -> int:
-        """Rises whenever its peers change."""
-        return sum(selection.version for selection in self.selections or ())
-
-    def members(self) -> BitMap | None:
-        """Its peers, None for any. Clauses that share their one selector share the object."""
-        if self.selections is None:
-            return None
-        if len(self.selections) == 1:
-            return self.selections[0].members
-        if self._version != self.version:
-            self._members = BitMap.union(*(s.members for s in self.selections)) if self.selections else BitMap()
-            self._version = self.version
-        return self._members
-
-
-class RuleSets:
-    """Rule sets by what they are made of: a policy of ten thousand rules is merged once, not at each new pod."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Shape, ...], RuleSet] = OrderedDict()
-
-    def of(self, shapes: tuple[Shape, ...]) -> RuleSet:
-        """The rule set of these shapes, of which at least one says which requests."""
-        found = self._known.get(shapes)
-        if found is None:
-            found = self._known[shapes] = _rule_set(shapes)
-            if len(self._known) > _RULE_SETS_MAX:
-                self._known.popitem(last=False)
-        self._known.move_to_end(shapes)
-        return found
+class MergeFailed(Exception):
+    """The clauses cannot be merged; the text says why. The group keeps its last good policy, or is denied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Implicit:
-    """What holds without any clause: the node is let in, and whoever an invalid policy is about is denied."""
+    """What holds without any clause. `allow_host`: the node is let in unless a clause denies it. `otherwise`: what
+    becomes of those whom no clause covers, instead of the default deny."""
 
     allow_host: bool = False
-    denied_by: tuple[Origin, ...] = ()
+    otherwise: Decision | None = None
 
 
-_Entry = tuple[Shape, BitMap | None]
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that a direction of a group is made of. `own_ports`: of the group's pods, where ingress clauses name some."""
+
+    direction: Direction
+    clauses: tuple[BoundClause, ...]
+    implicit: Implicit
+    own_ports: OwnPorts = ()
 
 
-def merge(clauses: Iterable[BoundClause], implicit: Implicit, rule_sets: RuleSets) -> tuple[PortPolicy, ...]:
-    """The ports of an enforced direction, sorted."""
-    entries: list[_Entry] = [(shape, members) for c in clauses for members in (c.members(),) for shape in c.shapes]
-    everywhere = [entry for entry in entries if entry[0].protocol is Protocol.ANY]
-    found = [(Protocol.ANY, ALL_PORTS, everywhere)]
-    for protocol in _WITH_PORTS:
-        own = [entry for entry in entries if entry[0].protocol is protocol]
-        found += [(protocol, ports, [*covering, *everywhere]) for ports, covering in _pieces(own)]
-    policies = []
-    for protocol, ports, covering in found:
-        peers = _peer_rules(covering, implicit.allow_host, rule_sets)
-        if protocol is Protocol.ANY and implicit.denied_by and not any(peer.is_wildcard for peer in peers):
-            peers = [PeerRule(WILDCARD, Verdict.DENY, implicit.denied_by), *peers]
-        if peers:
-            policies.append(PortPolicy(protocol, ports, tuple(peers)))
-    return tuple(policies)
+_Entry = tuple[Shape, int]  # a shape, and the bit of its peers: 0 for anybody
 
 
-def _pieces(entries: Sequence[_Entry]) -> Iterator[tuple[PortRange, list[_Entry]]]:
-    """Disjoint port ranges, in order, each with the entries that cover all of it."""
-    begins: dict[int, list[int]] = {}
-    ends: dict[int, list[int]] = {}
-    for i, (shape, _) in enumerate(entries):
-        begins.setdefault(shape.ports.first, []).append(i)
-        ends.setdefault(shape.ports.last + 1, []).append(i)
-    active: set[int] = set()
-    cuts = sorted({*begins, *ends})
-    for here, after in pairwise([*cuts, PORT_MAX + 1]):
-        active -= set(ends.get(here, ()))
-        active |= set(begins.get(here, ()))
-        if active:
-            yield PortRange(here, after - 1), [entries[i] for i in sorted(active)]
+class MergedDirection:
+    """The policy of one direction, shared by all groups with the same inputs. `policy` is replaced when it changes;
+    pieces that do not change stay the same objects."""
 
+    def __init__(self, inputs: Inputs, names: NamedPorts, rule_sets: RuleSets) -> None:
+        self.policy = DirectionPolicy(enforced=True)
+        self.failure: MergeFailed | None = None
+        self.sets: dict[PeerSet, int] = {}  # each with its bit
+        self._inputs = inputs
+        self._names = names
+        self._rule_sets = rule_sets
+        self._pieces: list[_Piece] = []
+        self._asked = sorted({PortName(n.name, n.protocol) for c in inputs.clauses for n in c.named})
+        self._asks_peers = bool(self._asked) and inputs.direction is Direction.EGRESS
+        self._version = 0
+        self._build()
 
-def _peer_rules(entries: Sequence[_Entry], allow_host: bool, rule_sets: RuleSets) -> list[PeerRule]:
-    """Disjoint identity sets and what holds for each, the wildcard first, then by identity."""
-    anybody = tuple(shape for shape, members in entries if members is None)
-    rules = [_peer_rule(WILDCARD, anybody, rule_sets)] if anybody else []
-    named = [(shape, members) for shape, members in entries if members is not None]
-    if allow_host:
-        rules.append(PeerRule(FrozenBitMap([IDENTITY_HOST]), Verdict.ALLOW, (ALLOW_LOCALHOST,)))
-    for identities, indexes in _classes([members for _, members in named]):
-        if allow_host:
-            identities = [identity for identity in identities if identity != IDENTITY_HOST]
-        if identities:
-            covering = (*anybody, *(named[i][0] for i in indexes))
-            rules.append(_peer_rule(FrozenBitMap(identities), covering, rule_sets))
-    return sorted(rules, key=lambda rule: rule.identities[0])
-
-
-def _classes(sets: Sequence[BitMap]) -> Iterator[tuple[list[int], list[int]]]:
-    """Split the union of sets by membership: identities, and the indexes of all the sets that they are in."""
-    alike: dict[int, list[int]] = {}  # many clauses share one set of peers: each set is walked once
-    for i, members in enumerate(sets):
-        alike.setdefault(id(members), []).append(i)
-    if len(alike) == 1:
-        yield list(sets[0]), list(range(len(sets)))
-        return
-    signature: dict[int, int] = {}
-    groups = list(alike.values())
-    for bit, indexes in enumerate(groups):
-        for identity in sets[indexes[0]]:
-            signature[identity] = signature.get(identity, 0) | 1 << bit
-    by_signature: dict[int, list[int]] = {}
-    for identity in sorted(signature):
-        by_signature.setdefault(signature[identity], []).append(identity)
-    for mask, identities in by_signature.items():
-        yield identities, sorted(i for bit, indexes in enumerate(groups) if mask >> bit & 1 for i in indexes)
-
-
-def _peer_rule(identities: FrozenBitMap, shapes: tuple[Shape, ...], rule_sets: RuleSets) -> PeerRule:
-    """A request is judged only where no allow without L7 covers the same peer and port; else the proxy only watches."""
-    origins = tuple(sorted({shape.origin for shape in shapes}))
-    if not any(shape.http for shape in shapes):
-        return PeerRule(identities, Verdict.ALLOW, origins)
-    return PeerRule(identities, Verdict.REDIRECT, origins, rule_sets.of(shapes))
-
-
-def _rule_set(shapes: tuple[Shape, ...]) -> RuleSet:
-    wildcard = tuple(sorted({shape.origin for shape in shapes if not shape.http}))
-    lists = [shape.http for shape in shapes if shape.http]
-    if len(lists) == 1:
-        return RuleSet(lists[0], wildcard)
-    union: dict[object, HttpRule] = {}
-    for rule in (rule for rules in lists for rule in rules):
-        known = union.get(rule.match_key)
-        if known is not None and known.origins != rule.origins:
-            origins = tuple(sorted({*known.origins, *rule.origins}))
-            rule = replace(rule, origins=origins)
-        union[rule.match_key] = rule
-    return RuleSet(tuple(sorted(union.values(), key=lambda rule: rule.match_key)), wildcard)
-
-
-def _shapes(clause: Clause) -> Iterator[Shape]:
-    """What facts 2.3 makes of one entry of ingress or egress, peers apart."""
-    if clause.peers == () or (clause.peers is None and not clause.to_ports):
-        return  # [] selects nobody; {} selects nothing and only turns on default deny
-    if not clause.to_ports:
-        yield Shape(Protocol.ANY, ALL_PORTS, (), clause.origin)
-    for entry in clause.to_ports:
-        for protocol, ports in _ranges(entry):
-            yield Shape(protocol, ports, entry.http, clause.origin)
-
-
-def _ranges(entry: ToPorts) -> Iterator[tuple[Protocol, PortRange]]:
-    """Its ranges by protocol, overlapping ones joined: 80-90 and 85 of one entry are one range, and one slot."""
-    wanted: dict[Protocol, list[PortRange]] = {}
-    for spec in entry.ports:
-        assert isinstance(spec.ports, PortRange)  # names are not read yet
-        is_l3 = spec.protocol is Protocol.ANY and spec.ports == ALL_PORTS
-        for protocol in _WITH_PORTS if spec.protocol is Protocol.ANY and not is_l3 else (spec.protocol,):
-            wanted.setdefault(protocol, []).append(spec.ports)
-    for protocol in sorted(wanted):
-        joined: list[PortRange] = []
-        for ports in sorted(wanted[protocol]):
-            if joined and ports.first <= joined[-1].last:
-                joined[-1] = PortRange(joined[-1].first, max(joined[-1].last, ports.last))
+    def follow(self, changed: Mapping[PeerSet, BitMap]) -> None:
+        """Identities came to these peer sets or left them; names of ports may mean something else."""
+        flips = {peers: changed[peers] for peers in self.sets if peers in changed}
+        if self._asks_peers and (flips or self._names.version(self._asked) != self._version):
+            self._build()
+        elif flips:
+            moved = BitMap.union(BitMap(), *flips.values())
+            if len(moved) > _MOVES_MAX or self.failure or (self._inputs.implicit.allow_host and IDENTITY_HOST in moved):
+                self._build()
             else:
-                joined.append(ports)
-        yield from ((protocol, ports) for ports in joined)
+                self._move(moved, flips)
+
+    def _move(self, moved: BitMap, flips: Mapping[PeerSet, BitMap]) -> None:
+        journeys: dict[tuple[int, int], BitMap] = {}
+        for identity in moved:
+            now = sum(bit for peers, bit in self.sets.items() if identity in peers.members)
+            before = now ^ sum(self.sets[peers] for peers, there in flips.items() if identity in there)
+            journeys.setdefault((before, now), BitMap()).add(identity)
+        touched = [piece for piece in self._pieces if piece.move(journeys)]
+        if touched:
+            self._publish()
+
+    def _build(self) -> None:
+        self._version = self._names.version(self._asked)
+        self.sets = {}
+        entries, by_name = self._entries()
+        members = [peers.members for peers in self.sets]
+        extra = {1 << len(members) + i: chosen for i, chosen in enumerate(by_name)}
+        split = classes([*members, *extra.values()])
+        host_mask = 0
+        if self._inputs.implicit.allow_host:
+            host_mask = sum(mask for mask, who in split if IDENTITY_HOST in who)
+            split = [(mask, rest) for mask, who in split if (rest := who - _HOST)]
+        self._pieces = self._split_ports(entries)
+        named = 0
+        for piece in self._pieces:
+            named += piece.fill(split, host_mask)
+            if named > NAMED_MAX:
+                self._pieces, self.policy = [], DirectionPolicy(enforced=True)
+                self.failure = MergeFailed(
+                    f"more than {NAMED_MAX:,} pairs of port range and peer: select fewer of either"
+                )
+                return
+        self.failure = None
+        self._publish()
+
+    def _entries(self) -> tuple[list[_Entry], list[BitMap]]:
+        """Every shape with the bit of its peers; and the sets, with bits after those, of peers by a port's name."""
+        entries: list[_Entry] = []
+        named: list[tuple[BoundClause, Shape, BitMap]] = []
+        for clause in self._inputs.clauses:
+            bit = 0
+            if clause.peers is not None:
+                bit = self.sets.setdefault(clause.peers, 1 << len(self.sets))
+            entries += ((shape, bit) for shape in clause.shapes)
+            if self._inputs.direction is Direction.INGRESS:
+                entries += ((shape, bit) for shape in _own(clause, self._inputs.own_ports))
+            else:
+                named += ((clause, *found) for found in self._of_peers(clause))
+        by_name: list[BitMap] = []
+        for clause, shape, carriers in named:
+            entries.append((shape, 1 << len(self.sets) + len(by_name)))
+            by_name.append(carriers if clause.peers is None else carriers & clause.peers.members)
+        return entries, by_name
+
+    def _of_peers(self, clause: BoundClause) -> Iterable[tuple[Shape, BitMap]]:
+        for named in clause.named:
+            for number, carriers in self._names.carriers(PortName(named.name, named.protocol)):
+                yield clause.resolved(named, number), carriers
+
+    def _split_ports(self, entries: Sequence[_Entry]) -> list[_Piece]:
+        everywhere = [entry for entry in entries if entry[0].protocol is Protocol.ANY]
+        common = (self._inputs.implicit, self._rule_sets)
+        base = _Piece((Protocol.ANY, ALL_PORTS), _Cover(everywhere, ()), None, common)
+        pieces = [base]
+        for protocol in sorted({shape.protocol for shape, _ in entries} - {Protocol.ANY}):
+            own = [entry for entry in entries if entry[0].protocol is protocol]
+            for ports, covering in port_pieces([shape.ports for shape, _ in own]):
+                cover = _Cover([own[i] for i in covering], everywhere)
+                pieces.append(_Piece((protocol, ports), cover, base, common))
+        return pieces
+
+    def _publish(self) -> None:
+        self.policy = DirectionPolicy(True, tuple(piece.policy for piece in self._pieces if piece.policy is not None))
+
+
+def _own(clause: BoundClause, own_ports: OwnPorts) -> Iterable[Shape]:
+    for named in clause.named:
+        for name, number in own_ports:
+            if name == (named.name, named.protocol):
+                yield clause.resolved(named, number)
+
+
+class _Cover:
+    """The shapes that cover one piece, by the bit of their peers: its own, and those of all protocols."""
+
+    def __init__(self, own: Sequence[_Entry], everywhere: Sequence[_Entry]) -> None:
+        self.has_wildcard = any(not bit for _, bit in own)
+        self.own_mask = 0
+        self.mask = 0
+        self._by_bit: dict[int, list[Shape]] = {}
+        for shape, bit in own:
+            self._by_bit.setdefault(bit, []).append(shape)
+            self.own_mask |= bit
+        for shape, bit in everywhere:
+            self._by_bit.setdefault(bit, []).append(shape)
+            self.mask |= bit
+        self.mask |= self.own_mask
+
+    def deciding(self, mask: int) -> tuple[Shape, ...]:
+        """The shapes that decide about a class, in order: those that deny, else all that cover it. 0 is whoever is in
+        no peer set."""
+        shapes = list(self._by_bit.get(0, ()))
+        for bit in bits(mask & self.mask):
+            shapes += self._by_bit[1 << bit]
+        return tuple([shape for shape in shapes if shape.denies] or shapes)
+
+
+class _Piece:
+    """One port range: its cover, and the rules for the classes that it names. `base`: the piece of all protocols."""
+
+    def __init__(
+        self, place: tuple[Protocol, PortRange], cover: _Cover, base: _Piece | None, common: tuple[Implicit, RuleSets]
+    ) -> None:
+        self.policy: PortPolicy | None = None  # if it says anything; the same object until that changes
+        self._place = place
+        self._cover = cover
+        self._base = base
+        self._implicit, self._rule_sets = common
+        self._rules: dict[tuple[Shape, ...], PeerRule] = {}  # by the shapes that decide
+        self._fixed: tuple[PeerRule, ...] = ()
+
+    def fill(self, split: Iterable[Class], host_mask: int) -> int:
+        """Take in all classes; how many identities are named."""
+        cover = self._cover
+        relevant = cover.mask if cover.has_wildcard or self._base is None else cover.own_mask
+        by_mask: dict[int, list[BitMap]] = {}
+        for mask, members in split:
+            if mask & relevant:
+                by_mask.setdefault(mask & cover.mask, []).append(members)
+        found: dict[tuple[Shape, ...], list[BitMap]] = {}
+        for mask, parts in by_mask.items():
+            if deciding := self._named(mask):
+                found.setdefault(deciding, []).extend(parts)
+        self._rules = {shapes: self._rule(shapes, _union(parts)) for shapes, parts in found.items()}
+        self._fixed = tuple(self._wildcard_and_host(host_mask))
+        self._renew()
+        return sum(len(rule.identities) for rule in self._rules.values())
+
+    def move(self, journeys: Mapping[tuple[int, int], BitMap]) -> bool:
+        """Identities change their classes; whether that changes anything here."""
+        changed = False
+        for (before, now), members in journeys.items():
+            if not (before ^ now) & self._cover.mask:
+                continue
+            old, new = self._named(before), self._named(now)
+            if old == new:
+                continue
+            changed = True
+            if old:
+                self._set(old, self._rules[old].identities - members)
+            if new:
+                known = self._rules.get(new)
+                self._set(new, FrozenBitMap(members) if known is None else known.identities | members)
+        if changed:
+            self._renew()
+        return changed
+
+    def _set(self, shapes: tuple[Shape, ...], identities: FrozenBitMap) -> None:
+        known = self._rules.get(shapes)
+        if not identities:
+            del self._rules[shapes]
+        elif known is None:
+            self._rules[shapes] = self._rule(shapes, identities)
+        else:
+            self._rules[shapes] = PeerRule(identities, known.verdict, known.origins, known.rule_set)
+
+    def _named(self, mask: int) -> tuple[Shape, ...]:
+        """The shapes that decide about a class that the piece has to name; none for other classes."""
+        cover, base = self._cover, self._base
+        deciding = cover.deciding(mask)
+        if base is None:
+            return deciding if mask & cover.mask else ()
+        if cover.has_wildcard:
+            # Whom all protocols name would be found there before this wildcard.
+            is_named_there = mask & base._cover.mask
+            return deciding if is_named_there or (mask & cover.own_mask and deciding != cover.deciding(0)) else ()
+        # Denied there and nothing more here: it falls through.
+        return deciding if mask & cover.own_mask and deciding != base._cover.deciding(mask) else ()
+
+    def _wildcard_and_host(self, host_mask: int) -> Iterable[PeerRule]:
+        wildcard: PeerRule | None = None
+        if self._cover.has_wildcard:
+            wildcard = self._rule(self._cover.deciding(0), WILDCARD)
+        elif self._base is None and self._implicit.otherwise is not None:
+            wildcard = _peer_rule(self._implicit.otherwise, WILDCARD)
+        if wildcard is not None:
+            yield wildcard
+        if not self._implicit.allow_host:
+            return
+        denials = _denials(self._cover, host_mask)
+        if self._base is None or wildcard is not None or denials != _denials(self._base._cover, host_mask):
+            yield self._rule(denials, _HOST) if denials else _peer_rule(_LOCALHOST, _HOST)
+
+    def _rule(self, shapes: tuple[Shape, ...], identities: FrozenBitMap) -> PeerRule:
+        return _peer_rule(decide(shapes, self._rule_sets), identities)
+
+    def _renew(self) -> None:
+        rules = sorted((*self._fixed, *self._rules.values()), key=lambda rule: rule.identities[0])
+        self.policy = PortPolicy(*self._place, tuple(rules)) if rules else None
+
+
+def _denials(cover: _Cover, host_mask: int) -> tuple[Shape, ...]:
+    """What denies the node, which is let in otherwise, and not proxied."""
+    return tuple(shape for shape in cover.deciding(host_mask) if shape.denies)
+
+
+def _peer_rule(decision: Decision, identities: FrozenBitMap) -> PeerRule:
+    return PeerRule(identities, decision.verdict, decision.origins, decision.rule_set)
+
+
+def _union(parts: Sequence[BitMap]) -> FrozenBitMap:
+    return FrozenBitMap(parts[0] if len(parts) == 1 else BitMap.union(*parts))

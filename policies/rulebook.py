@@ -1,57 +1,72 @@
 """Which rules hold for which policy group, followed from one set of policies to the next. Pure.
 
-A policy is bound to selections when it comes and released when it goes; only groups that an old or new version of it
-selects are touched. Labels of an identity never change, so neither does whether a selector chooses it.
+A policy is bound to living peer sets when it comes and released when it goes; only groups that an old or new version of
+it selects are touched. Labels of an identity never change, so neither does whether a selector chooses it. Whom a rule
+is about is asked of the groups of this node alone: the ten thousand other identities of the cluster are only peers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
-from policies.merge import BoundClause
+from pyroaring import BitMap
+
+from policies.ir import PolicyLog
 from policies.objects import ObjectKey
+from policies.peers import Places, is_settled
+from policies.peersets import PeerSets
 from policies.rules import Clause, Policy, Rule
-from policies.selectors import Selector, SelectorCache
+from policies.selections import SelectorCache
+from policies.selectors import Selector
+from policies.shapes import BoundClause, bind
 from policies.types import Direction
+
+Labels = tuple[str, ...]
+Found = tuple[tuple[Selector, ...] | None, ...]  # the selectors of each clause of a rule; None is anybody
 
 
 class BoundRule:
-    """A rule with living selections. Compared by being the same object."""
+    """A rule with living peers. Compared by being the same object."""
 
-    __slots__ = ("_seen", "_version", "clauses", "key", "rule", "subject")
+    __slots__ = ("_clauses", "found", "key", "rule", "subject")
 
-    def __init__(self, key: ObjectKey, rule: Rule, selectors: SelectorCache) -> None:
+    def __init__(self, key: ObjectKey, rule: Rule, found: Found, books: tuple[SelectorCache, PeerSets]) -> None:
+        subjects, sets = books
         self.key = key
         self.rule = rule
-        self.subject = selectors.acquire(rule.subject)
-        self.clauses = {d: tuple(_bind(clause, selectors) for clause in rule.clauses(d)) for d in Direction}
-        self._seen = -1
-        self._version = 0
+        self.found = found
+        self.subject = subjects.acquire(rule.subject)
+        selectors = iter(found)
+        self._clauses = {
+            d: tuple(bind(c, next(selectors), sets, is_enforcing=d in rule.enforces) for c in rule.clauses(d))
+            for d in Direction
+        }
 
-    def version(self, seen: int) -> int:
-        """Rises whenever the peers of some clause change. `seen`: version of the selector cache, summed up but once."""
-        if seen != self._seen:
-            self._version = sum(clause.version for clauses in self.clauses.values() for clause in clauses)
-            self._seen = seen
-        return self._version
+    def clauses(self, direction: Direction) -> tuple[BoundClause, ...]:
+        return self._clauses[direction]
 
-    def release(self, selectors: SelectorCache) -> None:
+    def release(self, subjects: SelectorCache, sets: PeerSets) -> None:
         """The policy is gone."""
-        selectors.release(self.subject)
-        for clauses in self.clauses.values():
-            for selection in (s for clause in clauses for s in clause.selections or ()):
-                selectors.release(selection)
+        subjects.release(self.subject)
+        for clause in (clause for clauses in self._clauses.values() for clause in clauses):
+            if clause.peers is not None:
+                sets.release(clause.peers)
 
 
 class Rulebook:
     """Policy group -> its rules, in the order of policy names."""
 
-    def __init__(self, selectors: SelectorCache) -> None:
-        self._selectors = selectors
+    def __init__(self, sets: PeerSets) -> None:
+        self._subjects = SelectorCache({})
+        self._sets = sets
+        self._places = Places()
         self._policies: Mapping[ObjectKey, Policy] = {}
         self._bound: dict[ObjectKey, tuple[BoundRule, ...]] = {}
+        self._unsettled: set[ObjectKey] = set()
         self._by_group: dict[int, dict[ObjectKey, tuple[BoundRule, ...]]] = {}
         self._in_order: dict[int, tuple[BoundRule, ...]] = {}
+        self._logs: dict[ObjectKey, tuple[PolicyLog, ...]] = {}
+        self.logs: tuple[PolicyLog, ...] = ()
 
     def rules(self, group: int) -> tuple[BoundRule, ...]:
         """The rules that select this group; the same tuple until they change."""
@@ -61,42 +76,77 @@ class Rulebook:
             known = self._in_order[group] = tuple(rule for key in sorted(by_policy) for rule in by_policy[key])
         return known
 
-    def take(self, policies: Mapping[ObjectKey, Policy], groups: Iterable[int]) -> None:
-        """Follow the policies of the world and the groups of the node."""
+    def take(self, policies: Mapping[ObjectKey, Policy], places: Places, groups: Mapping[int, Labels]) -> None:
+        """Follow the policies of the world, the places where their peers are looked up, and the groups of the node."""
+        touched = self._resettled(places)
+        self._places = places
         if policies is not self._policies:
             keys = self._policies.keys() | policies.keys()
-            for key in [k for k in keys if self._policies.get(k) is not policies.get(k)]:
-                self._rebind(key, policies.get(key))
+            touched |= {key for key in keys if self._policies.get(key) is not policies.get(key)}
             self._policies = policies
-        groups = set(groups)
-        for group in self._by_group.keys() - groups:
-            del self._by_group[group]
-            self._in_order.pop(group, None)
-        for group in groups - self._by_group.keys():
-            chosen = {key: _selecting(rules, group) for key, rules in self._bound.items()}
-            self._by_group[group] = {key: rules for key, rules in chosen.items() if rules}
+        for key in sorted(touched):
+            self._rebind(key, policies.get(key))
+        if touched:
+            self.logs = tuple(sorted(log for logs in self._logs.values() for log in logs))
+        self._regroup(groups)
+
+    def _resettled(self, places: Places) -> set[ObjectKey]:
+        """Policies whose peers stand for others now that groups or services have changed."""
+        if places is self._places:
+            return set()
+        return {
+            key
+            for key in self._unsettled
+            if any(_found(rule.rule, places) != rule.found for rule in self._bound.get(key, ()))
+        }
 
     def _rebind(self, key: ObjectKey, policy: Policy | None) -> None:
         old = self._bound.pop(key, ())
+        self._unsettled.discard(key)
         # Bound before the old version is released: selections in both versions stay.
-        new = tuple(BoundRule(key, rule, self._selectors) for rule in policy.rules) if policy is not None else ()
+        rules = policy.rules if policy is not None else ()
+        books = (self._subjects, self._sets)
+        new = tuple(BoundRule(key, rule, _found(rule, self._places), books) for rule in rules)
         for rule in old:
-            rule.release(self._selectors)
+            rule.release(self._subjects, self._sets)
         if new:
             self._bound[key] = new
-        for group, by_policy in self._by_group.items():
-            chosen = _selecting(new, group)
-            if by_policy.pop(key, ()) or chosen:
-                self._in_order.pop(group, None)
-            if chosen:
-                by_policy[key] = chosen
+            peers = (peer for rule in new for clause in _clauses(rule.rule) for peer in clause.peers or ())
+            if not all(map(is_settled, peers)):
+                self._unsettled.add(key)
+        self._logs.pop(key, None)
+        if logs := tuple(PolicyLog(c.origin, rule.log) for rule in rules if rule.log for c in _clauses(rule)):
+            self._logs[key] = logs
+        for group in self._by_group:
+            self._choose(group, key)
+
+    def _regroup(self, groups: Mapping[int, Labels]) -> None:
+        for group in self._by_group.keys() - groups.keys():
+            del self._by_group[group]
+            self._in_order.pop(group, None)
+            self._subjects.remove(group)
+        new = BitMap(groups.keys() - self._by_group.keys())
+        for group in new:
+            self._subjects.add(group, groups[group])
+            self._by_group[group] = {}
+        self._subjects.drain()  # a group keeps its labels: nothing changes for those that were there
+        for key, rules in self._bound.items() if new else ():
+            for group in BitMap.union(*(rule.subject.members for rule in rules)) & new:
+                self._choose(group, key)
+
+    def _choose(self, group: int, key: ObjectKey) -> None:
+        """Whether, and with which of its rules, this policy is about this group."""
+        chosen = tuple(rule for rule in self._bound.get(key, ()) if group in rule.subject.members)
+        by_policy = self._by_group[group]
+        if by_policy.pop(key, ()) or chosen:
+            self._in_order.pop(group, None)
+        if chosen:
+            by_policy[key] = chosen
 
 
-def _bind(clause: Clause, selectors: SelectorCache) -> BoundClause:
-    if clause.peers is None:
-        return BoundClause(clause, None)
-    return BoundClause(clause, tuple(selectors.acquire(peer) for peer in clause.peers if isinstance(peer, Selector)))
+def _clauses(rule: Rule) -> Iterator[Clause]:
+    return (clause for direction in Direction for clause in rule.clauses(direction))
 
 
-def _selecting(rules: Iterable[BoundRule], group: int) -> tuple[BoundRule, ...]:
-    return tuple(rule for rule in rules if group in rule.subject.members)
+def _found(rule: Rule, places: Places) -> Found:
+    return tuple(places.selectors(c.peers) if c.peers is not None else None for c in _clauses(rule))

@@ -1,7 +1,7 @@
-"""Which identities a selector chooses, kept current as identities and selectors come and go. Pure.
+"""Selectors: predicates over labels. Pure values; policies/selections.py keeps their answers current.
 
-A new selector is answered by bitmap algebra over an index of labels, without a look at single identities; a new
-identity is shown once to each distinct selector. Nothing ever loops over identities times selectors.
+A key with source `cidr` is a predicate over prefixes: `cidr:10.0.0.0/8` holds for every identity of a prefix that lies
+within it (facts 2.6), so that CIDR rules and label rules are one kind of thing.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from functools import lru_cache
+from typing import Final
 
-from pyroaring import BitMap
+from policies.labels import ANY, CIDR, RESERVED, cidr_key, parse_label, prefix_of
+from policies.prefixes import Prefix, parse_prefix
 
-from policies.labels import ANY, parse_label
-from policies.types import IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, RESERVED_LABELS
-
-# In dual stack, selecting reserved:world chooses 2, 9 and 10 (facts 2.5).
-_ALSO: Final = {
-    IDENTITY_WORLD_IPV4: RESERVED_LABELS[IDENTITY_WORLD],
-    IDENTITY_WORLD_IPV6: RESERVED_LABELS[IDENTITY_WORLD],
-}
+_WORLD: Final = f"{RESERVED}:world"
+_CIDR_SOURCE: Final = f"{CIDR}:"
+OWN_PREFIX: Final = CIDR  # in a label map: the prefix that the identity is of
 
 
 class Operator(StrEnum):
@@ -40,9 +37,16 @@ class Requirement:
     operator: Operator
     values: tuple[str, ...] = ()
 
+    @property
+    def prefix(self) -> Prefix | None:
+        """The prefix that it is about, if it is about one."""
+        return _prefix(self.key) if self.key.startswith(_CIDR_SOURCE) else None
+
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether it holds for labels in the form of `label_map`."""
         value = labels.get(self.key)
+        if value is None and (prefix := self.prefix) is not None:
+            value = _value_within(prefix, labels)
         match self.operator:
             case Operator.IN:
                 return value is not None and value in self.values
@@ -69,115 +73,53 @@ class Selector:
         return all(requirement.holds(labels) for requirement in self.requirements)
 
 
-def label_map(labels: Iterable[str], identity: int = 0) -> dict[str, str]:
-    """Labels by canonical key. `any:KEY` is the first label of that key, whatever its source."""
+def exists(key: str) -> Requirement:
+    """The key is there, with whatever value."""
+    return Requirement(key, Operator.EXISTS)
+
+
+def within(prefix: str, excepts: Iterable[str] = ()) -> Selector:
+    """Identities of this prefix and of all that lie within it, less those of the excepts."""
+    but = (Requirement(cidr_key(text), Operator.DOES_NOT_EXIST) for text in excepts)
+    return Selector.of([exists(cidr_key(prefix)), *but])
+
+
+def label_map(labels: Iterable[str]) -> dict[str, str]:
+    """Labels by canonical key. `any:KEY` is the first label of that key, whatever its source.
+
+    Who is of the world of one family is of the world: in dual stack, `reserved:world` chooses 2, 9 and 10 (facts 2.5),
+    and every prefix.
+    """
     found: dict[str, str] = {}
-    for label in map(parse_label, (*labels, *_ALSO.get(identity, ()))):
-        found.setdefault(f"{label.source}:{label.key}", label.value)
-        found.setdefault(f"{ANY}:{label.key}", label.value)
+    for label in labels:
+        key, any_key, value = _keys(label)
+        found.setdefault(key, value)
+        found.setdefault(any_key, value)
+        if key.startswith(_CIDR_SOURCE):
+            found[OWN_PREFIX] = prefix_of(key)
+        elif key.startswith(f"{_WORLD}-ipv"):
+            found.setdefault(_WORLD, value)
+            found.setdefault(f"{ANY}:world", value)
     return found
 
 
-class Selection:
-    """The living answer to one selector. `version` rises with every change of `members`."""
-
-    __slots__ = ("members", "selector", "users", "version")
-
-    def __init__(self, selector: Selector, members: BitMap) -> None:
-        self.selector = selector
-        self.members = members
-        self.version = 1
-        self.users = 0
+@lru_cache(maxsize=65536)
+def _keys(text: str) -> tuple[str, str, str]:
+    label = parse_label(text)
+    return f"{label.source}:{label.key}", f"{ANY}:{label.key}", label.value
 
 
-class SelectorCache:
-    """The selections in use, each distinct selector once. Reserved identities are always known."""
-
-    def __init__(self) -> None:
-        self.version = 0  # rises with every change of any selection
-        self._selections: dict[Selector, Selection] = {}
-        self._labels: dict[int, dict[str, str]] = {}
-        self._all = BitMap()
-        self._with_key: dict[str, BitMap] = {}
-        self._with_value: dict[tuple[str, str], BitMap] = {}
-        for identity, labels in RESERVED_LABELS.items():
-            if identity:  # 0 is nobody: the wildcard of the policy map
-                self.add(identity, labels)
-
-    def add(self, identity: int, labels: Iterable[str]) -> None:
-        """An identity comes into use."""
-        if identity in self._labels:
-            return
-        known = label_map(labels, identity)
-        self._labels[identity] = known
-        self._all.add(identity)
-        for key, value in known.items():
-            self._with_key.setdefault(key, BitMap()).add(identity)
-            self._with_value.setdefault((key, value), BitMap()).add(identity)
-        for selection in self._selections.values():
-            if selection.selector.matches(known):
-                selection.members.add(identity)
-                self._changed(selection)
-
-    def remove(self, identity: int) -> None:
-        """An identity is in use no more."""
-        known = self._labels.pop(identity, None)
-        if known is None:
-            return
-        self._all.discard(identity)
-        for key, value in known.items():
-            _discard(self._with_key, key, identity)
-            _discard(self._with_value, (key, value), identity)
-        for selection in self._selections.values():
-            if identity in selection.members:
-                selection.members.discard(identity)
-                self._changed(selection)
-
-    def acquire(self, selector: Selector) -> Selection:
-        """The selection of this selector; give it back with `release`."""
-        selection = self._selections.get(selector)
-        if selection is None:
-            selection = self._selections[selector] = Selection(selector, self._evaluate(selector))
-        selection.users += 1
-        return selection
-
-    def release(self, selection: Selection) -> None:
-        """The last user's release forgets the selection."""
-        selection.users -= 1
-        if selection.users == 0:
-            del self._selections[selection.selector]
-
-    def __len__(self) -> int:
-        return len(self._selections)
-
-    def _changed(self, selection: Selection) -> None:
-        selection.version += 1
-        self.version += 1
-
-    def _evaluate(self, selector: Selector) -> BitMap:
-        members = self._all.copy()
-        for requirement in selector.requirements:
-            with_key = self._with_key.get(requirement.key, BitMap())
-            match requirement.operator:
-                case Operator.IN:
-                    members &= self._with_any_value(requirement)
-                case Operator.NOT_IN:
-                    members -= self._with_any_value(requirement)
-                case Operator.EXISTS:
-                    members &= with_key
-                case Operator.DOES_NOT_EXIST:
-                    members -= with_key
-        return members
-
-    def _with_any_value(self, requirement: Requirement) -> BitMap:
-        found = BitMap()
-        for value in requirement.values:
-            found |= self._with_value.get((requirement.key, value), BitMap())
-        return found
+@lru_cache(maxsize=65536)
+def _prefix(key: str) -> Prefix | None:
+    try:
+        return parse_prefix(prefix_of(key))
+    except ValueError:
+        return None  # a key that nobody has
 
 
-def _discard(index: dict[Any, BitMap], key: object, identity: int) -> None:
-    members = index[key]
-    members.discard(identity)
-    if not members:
-        del index[key]
+def _value_within(prefix: Prefix, labels: Mapping[str, str]) -> str | None:
+    own = labels.get(OWN_PREFIX)
+    if own is not None:
+        return "" if prefix.contains(parse_prefix(own)) else None
+    # /0 is the world of that family, whatever is not of a narrower prefix (facts 2.6).
+    return labels.get(f"{_WORLD}-ipv{prefix.version}") if prefix.length == 0 else None

@@ -198,8 +198,8 @@ def _lookups(direction: DirectionPolicy, place: SlotPlace) -> Iterator[list[Peer
 
 
 def _with_less_specific(peers: tuple[PeerRule, ...], everywhere: list[PeerRule]) -> list[PeerRule]:
-    named = {identity for rule in peers for identity in rule.identities}
-    rest = ((rule, tuple(i for i in rule.identities if i not in named)) for rule in everywhere)
+    named = FrozenBitMap.union(FrozenBitMap(), *(rule.identities for rule in peers))
+    rest = ((rule, rule.identities - named) for rule in everywhere)
     return [*peers, *(replace(rule, identities=identities) for rule, identities in rest if identities)]
 
 

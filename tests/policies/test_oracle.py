@@ -100,7 +100,7 @@ def expected(
 
 def http_key(rule: Mapping[str, Any]) -> Key:
     headers = tuple(("x-key", "=1") for _ in rule.get("headers", ()))
-    return (rule.get("method", ""), rule.get("path", ""), rule.get("host", ""), headers)
+    return (rule.get("method", ""), rule.get("path", ""), rule.get("host", ""), headers, (), "")
 
 
 def compiled(policy: EndpointPolicy, direction: Direction, packet: Key) -> tuple[Verdict, set[Key], bool]:

@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from policies.identity import RESTING_MAX, IdentitiesExhausted, IdentityAllocator
 from policies.labels import Label, canonical_key, identity_labels, is_identity_relevant, parse_label
-from policies.selectors import Operator, Requirement, Selection, Selector, SelectorCache, label_map
+from policies.selections import Selection, SelectorCache
+from policies.selectors import Operator, Requirement, Selector, label_map
 from policies.types import RESERVED_LABELS
 
 
@@ -69,7 +70,7 @@ def test_a_new_selector_chooses_whom_it_matches(identities: dict[int, tuple[str,
     for number, labels in identities.items():
         cache.add(number, labels)
     everybody = identities | {n: labels for n, labels in RESERVED_LABELS.items() if n}
-    expected = {n for n, labels in everybody.items() if selector.matches(label_map(labels, n))}
+    expected = {n for n, labels in everybody.items() if selector.matches(label_map(labels))}
     assert set(cache.acquire(selector).members) == expected
 
 
@@ -81,7 +82,7 @@ class CacheUnderChange(RuleBasedStateMachine):
         self.cache = SelectorCache()
         self.known: dict[int, tuple[str, ...]] = {n: labels for n, labels in RESERVED_LABELS.items() if n}
         self.held: list[Selection] = []
-        self.seen: dict[Selection, tuple[int, set[int]]] = {}
+        self.seen: dict[Selection, set[int]] = {}
 
     @rule(number=st.integers(256, 262), labels=label_sets)
     def identity_comes(self, number: int, labels: tuple[str, ...]) -> None:
@@ -106,11 +107,15 @@ class CacheUnderChange(RuleBasedStateMachine):
     def selections_are_current(self) -> None:
         assert len(self.cache) == len({selection.selector for selection in self.held})
         for selection in self.held:
-            now = {n for n, labels in self.known.items() if selection.selector.matches(label_map(labels, n))}
+            now = {n for n, labels in self.known.items() if selection.selector.matches(label_map(labels))}
             assert set(selection.members) == now
-            version, before = self.seen.get(selection, (selection.version, now))
-            assert before == now or selection.version > version
-            self.seen[selection] = (selection.version, now)
+        told = self.cache.drain()
+        for selection in set(self.held):
+            now = set(selection.members)
+            if selection in self.seen:
+                assert set(told.get(selection, ())) == self.seen[selection] ^ now
+            self.seen[selection] = now
+        self.seen = {selection: members for selection, members in self.seen.items() if selection in self.held}
 
 
 TestCacheUnderChange = CacheUnderChange.TestCase
