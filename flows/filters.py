@@ -16,7 +16,7 @@ from flow import flow_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from flows.build import EVENT_L7
-from flows.patterns import address, name_pattern, network, node_pattern, path_of, regexes, within
+from flows.patterns import address, name_pattern, network, node_pattern, path_of, regexes, remembered, within
 from flows.selectors import SelectorError, parse_selector, selects
 
 T = TypeVar("T")
@@ -45,27 +45,35 @@ class FilterError(ValueError):
 
 def compile_filters(allow: Sequence[flow_pb2.FlowFilter], deny: Sequence[flow_pb2.FlowFilter]) -> Predicate:
     """One predicate for both lists of a request. Raises FilterError."""
-    count = sum(_conditions(one) for one in (*allow, *deny))
-    if count > CONDITIONS_MAX:
-        raise FilterError(f"the filters hold {count} conditions: more than {CONDITIONS_MAX} are not looked at")
+    check_size((*allow, *deny))
     allowed = [compile_filter(one) for one in allow]
     denied = [compile_filter(one) for one in deny]
+    is_allowed, is_denied = any_of(allowed), any_of(denied)
     if not denied:
-        return _any(allowed) if allowed else lambda flow: True
-    is_allowed, is_denied = _any(allowed), _any(denied)
+        return is_allowed if allowed else lambda flow: True
     return lambda flow: (not allowed or is_allowed(flow)) and not is_denied(flow)
 
 
-def _conditions(wanted: flow_pb2.FlowFilter) -> int:
-    return 1 + sum(len(values) for field, values in wanted.ListFields() if field.is_repeated)
+def check_size(filters: Iterable[flow_pb2.FlowFilter]) -> None:
+    """Raises FilterError for filters that would keep us busy."""
+    count = 0
+    for one in filters:
+        count += 1 + sum(len(values) for field, values in one.ListFields() if field.is_repeated)
+    if count > CONDITIONS_MAX:
+        raise FilterError(f"the filters hold {count} conditions: more than {CONDITIONS_MAX} are not looked at")
 
 
 def compile_filter(wanted: flow_pb2.FlowFilter) -> Predicate:
     """The predicate of one filter; an empty filter matches everything. Raises FilterError."""
+    return all_of([predicate for _, predicate in predicates(wanted)])
+
+
+def predicates(wanted: flow_pb2.FlowFilter) -> list[tuple[str, Predicate]]:
+    """The fields of a filter, each by its name; every one must match. Raises FilterError."""
     unknown = UnknownFieldSet(wanted)
     if len(unknown):
         raise FilterError(f"the filter has a field that this server does not know (number {unknown[0].field_number})")
-    predicates = []
+    found = []
     for field, values in wanted.ListFields():
         compiler = FIELDS.get(field.name)
         if compiler is None:
@@ -73,16 +81,18 @@ def compile_filter(wanted: flow_pb2.FlowFilter) -> Predicate:
         if field.name.startswith("http_") and not _sees_l7(wanted.event_type):
             what = field.name.removeprefix("http_").replace("_", " ")
             raise FilterError(f"filtering by http {what} requires the event type filter to only match 'l7' events")
-        predicates.append(compiler(values))
-    if len(predicates) == 1:
-        return predicates[0]
-    return lambda flow: all(predicate(flow) for predicate in predicates)
+        found.append((field.name, compiler(values)))
+    return found
 
 
-def _any(predicates: Sequence[Predicate]) -> Predicate:
-    if len(predicates) == 1:
-        return predicates[0]
-    return lambda flow: any(predicate(flow) for predicate in predicates)
+def all_of(parts: Sequence[Predicate]) -> Predicate:
+    """Everything must match."""
+    return parts[0] if len(parts) == 1 else lambda flow: all(predicate(flow) for predicate in parts)
+
+
+def any_of(parts: Sequence[Predicate]) -> Predicate:
+    """Something must match."""
+    return parts[0] if len(parts) == 1 else lambda flow: any(predicate(flow) for predicate in parts)
 
 
 def _sees_l7(types: Iterable[flow_pb2.EventTypeFilter]) -> bool:
@@ -283,10 +293,11 @@ def _patterns(get: Callable[[flow_pb2.Flow], str | None], what: str) -> Callable
             patterns = regexes(values)
         except ValueError as error:
             raise FilterError(f"invalid {what} filter: {error}") from None
+        found = remembered(lambda text: any(pattern.search(text) for pattern in patterns))
 
         def matches(flow: flow_pb2.Flow) -> bool:
             text = get(flow)
-            return text is not None and any(pattern.search(text) for pattern in patterns)
+            return text is not None and found(text)
 
         return matches
 
@@ -297,8 +308,11 @@ def _url(flow: flow_pb2.Flow) -> str | None:
     return flow.l7.http.url or None
 
 
+_known_path = remembered(path_of)
+
+
 def _path(flow: flow_pb2.Flow) -> str | None:
-    return path_of(flow.l7.http.url)
+    return _known_path(flow.l7.http.url)
 
 
 def _dns_query(flow: flow_pb2.Flow) -> str | None:

@@ -11,9 +11,9 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from observer import observer_pb2
 
-from flows.filters import Predicate, compile_filters
 from flows.mask import Mask
 from flows.ring import Event, Ring
+from flows.sieve import Sieve
 
 
 class RequestError(ValueError):
@@ -24,7 +24,7 @@ class RequestError(ValueError):
 class Reading:
     """A compiled GetFlowsRequest. Times are Unix ns; `limit` is how many matching flows to send, None: no limit."""
 
-    wanted: Predicate | None  # None: every flow
+    sieve: Sieve | None  # None: every flow is wanted
     mask: Mask
     number: int
     first: bool
@@ -44,7 +44,7 @@ class Reading:
 
     def wants(self, event: Event) -> bool:
         """Whether a flow matches the filters."""
-        return self.wanted is None or self.wanted(event.flow())
+        return self.sieve is None or self.sieve.passes(event)
 
     def start(self, ring: Ring) -> int:
         """Sequence number of the first event to look at, after those that are found going back."""
@@ -63,7 +63,7 @@ def compile_request(request: observer_pb2.GetFlowsRequest) -> Reading:
     # clients up to 1.18 send their mask under "experimental"
     mask = request.field_mask if request.HasField("field_mask") else request.experimental.field_mask
     return Reading(
-        wanted=compile_filters(request.whitelist, request.blacklist) if has_filters else None,
+        sieve=Sieve(request.whitelist, request.blacklist) if has_filters else None,
         mask=Mask(mask.paths),
         number=request.number,
         first=request.first,

@@ -11,13 +11,15 @@ from typing import NamedTuple, cast
 from flow import flow_pb2
 
 CAPACITY = 4095
+SPECIAL = frozenset(("time", "uuid", "l4", "l7", "trace_context", "Summary"))  # fields that tell like flows apart
 CAPACITY_MAX = 65535
 
 
 class Event(NamedTuple):
     """A serialised flow or loss, and when it was received (Unix time in ns; strictly increasing within a ring).
 
-    A flow is `common` + `own`; `common` is shared with other events, which makes a full ring a third smaller.
+    A flow is `common` + `own`; `common` is shared with other events, which makes a full ring a third smaller. If there
+    is a `common`, `own` has nothing but fields of SPECIAL.
     """
 
     time_ns: int

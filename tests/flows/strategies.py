@@ -173,3 +173,27 @@ def notices() -> st.SearchStrategy[observer_pb2.GetFlowsResponse]:
         message=NAMES,
     )
     return message(observer_pb2.GetFlowsResponse, node_status=status, node_name=NAMES, time=maybe(times()))
+
+
+FILTER_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "uuid": st.sampled_from(("", "a", "b")),
+    "verdict": st.integers(0, 7),
+    "source_identity": st.integers(0, 12),
+    "source_ip": st.sampled_from(("10.0.0.1", "10.0.0.0/24", "fd00::1", "fd00::/64", "0.0.0.0/0")),
+    "source_port": st.sampled_from(("0", "80", "443")),
+    "destination_port": st.sampled_from(("0", "80", "443")),
+    "protocol": st.sampled_from(("tcp", "icmp", "http", "dns")),
+    "http_status_code": st.sampled_from(("200", "4+", "50+")),
+    "http_method": st.sampled_from(("get", "put")),
+    "reply": st.booleans(),
+    "ip_version": st.integers(0, 2),
+    "traffic_direction": st.integers(0, 2),
+    "source_label": st.sampled_from(("app=x", "org=empire")),
+    "source_pod": st.sampled_from(("a/", "a/b", "default/")),
+}
+
+
+def filters() -> st.SearchStrategy[flow_pb2.FlowFilter]:
+    """A filter of up to two values in each of some fields."""
+    fields = {name: st.lists(values, max_size=2) for name, values in FILTER_VALUES.items()}
+    return message(flow_pb2.FlowFilter, **fields)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flows.filters import FIELDS, FilterError, compile_filter, compile_filters
 from flows.patterns import path_of
 from tests.flows.make import denied, drop, exchange, flows_in, intake, message
-from tests.flows.strategies import flows
+from tests.flows.strategies import filters, flows
 from tests.flows.strategies import message as proto
 
 F = flow_pb2.FlowFilter
@@ -181,25 +181,9 @@ NAIVE: dict[str, Callable[[flow_pb2.Flow, Any], bool]] = {
         and f.source.pod_name.startswith(v.split("/")[1])
     ),
 }
-VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "uuid": st.sampled_from(("", "a", "b")),
-    "verdict": st.integers(0, 7),
-    "source_identity": st.integers(0, 12),
-    "source_ip": st.sampled_from(("10.0.0.1", "10.0.0.0/24", "fd00::1", "fd00::/64", "0.0.0.0/0")),
-    "source_port": st.sampled_from(("0", "80", "443")),
-    "destination_port": st.sampled_from(("0", "80", "443")),
-    "protocol": st.sampled_from(("tcp", "icmp", "http", "dns")),
-    "http_status_code": st.sampled_from(("200", "4+", "50+")),
-    "http_method": st.sampled_from(("get", "put")),
-    "reply": st.booleans(),
-    "ip_version": st.integers(0, 2),
-    "traffic_direction": st.integers(0, 2),
-    "source_label": st.sampled_from(("app=x", "org=empire")),
-    "source_pod": st.sampled_from(("a/", "a/b", "default/")),
-}
 
 
-@given(flows(), proto(F, **{name: st.lists(values, max_size=2) for name, values in VALUES.items()}))
+@given(flows(), filters())
 def test_against_the_plain_evaluator(flow: flow_pb2.Flow, wanted: flow_pb2.FlowFilter) -> None:
     for field, values in wanted.ListFields():
         alone = F()
