@@ -35,7 +35,7 @@ READ_SIZE = 1 << 16
 HEADERS_MAX = 1 << 14  # bytes of the headers of one request
 BURST = 1 << 16  # bytes that are written to the socket at once
 SHARE = 1 << 14  # bytes that a stream sends in its turn while others wait for theirs
-LINGER = 1.0  # seconds in which a client may take the last words
+LINGER = 0.5  # seconds in which a client may take the last words and go
 _IDLE = (PriorityUpdated, RemoteSettingsChanged, StreamReset)
 
 
@@ -295,6 +295,8 @@ class Connection:
 
     def _say_goodbye(self, code: ErrorCodes, reason: str) -> None:
         """GOAWAY by hand: after h2's own nothing can be sent, and it has no room for a reason."""
+        if self._is_told:
+            return
         self._is_told = True
         self._flush()
         if not self._writer.is_closing():
@@ -302,14 +304,20 @@ class Connection:
             self._writer.write(frame.serialize())
 
     async def _leave(self) -> None:
-        if not self._is_told:
-            self._say_goodbye(ErrorCodes.NO_ERROR, "")
-        self._writer.close()
+        """Say goodbye, and read on for a while: what is closed with something unread loses its last words."""
+        self._say_goodbye(ErrorCodes.NO_ERROR, "")
         try:
             async with asyncio.timeout(LINGER):
+                if self._writer.can_write_eof() and not self._writer.is_closing():
+                    self._writer.write_eof()
+                while await self._reader.read(READ_SIZE):
+                    pass
+                self._writer.close()
                 await self._writer.wait_closed()
         except OSError:  # also when it takes too long
             self._writer.transport.abort()
+        finally:
+            self._writer.close()
 
 
 class _Stream:
