@@ -225,6 +225,8 @@ def _add_route(family: int) -> None:
         except nl.NetlinkError as error:
             if error.errno == errno.EEXIST:
                 return
+            if error.errno == errno.EACCES and family == socket.AF_INET6:
+                return  # net.ipv6.conf.lo.disable_ipv6: nothing of IPv6 is delivered here, and nothing can be
             if error.errno == errno.ENETDOWN:
                 raise HostError("the loopback device is down: ip link set lo up") from error
             raise

@@ -14,7 +14,14 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Self
 
-from policies.types import IDENTITY_ANY, IDENTITY_HOST, IDENTITY_WORLD, Direction
+from policies.types import (
+    IDENTITY_ANY,
+    IDENTITY_HOST,
+    IDENTITY_KUBE_APISERVER,
+    IDENTITY_REMOTE_NODE,
+    IDENTITY_WORLD,
+    Direction,
+)
 
 # Raise it when a key, a value or the meaning of one changes: pinned maps of another version are replaced, not read.
 LAYOUT_VERSION = 2
@@ -69,6 +76,7 @@ class Reason(IntEnum):
     INVALID_EXTENSION = 156
     FRAGMENTS_UNSUPPORTED = 157
     SERVICE_BACKEND = 158
+    ENCAPSULATION = 170
     FRAGMENT_NOT_FOUND = 175
     FORBIDDEN_ICMP6 = 176
     SOCKET_LOOKUP_FAILED = 178
@@ -157,6 +165,8 @@ CONSTANTS: dict[str, int] = {
     "IDENTITY_ANY": IDENTITY_ANY,
     "IDENTITY_HOST": IDENTITY_HOST,
     "IDENTITY_WORLD": IDENTITY_WORLD,
+    "IDENTITY_REMOTE_NODE": IDENTITY_REMOTE_NODE,
+    "IDENTITY_KUBE_APISERVER": IDENTITY_KUBE_APISERVER,
     "ENFORCED_INGRESS": ENFORCED_INGRESS,
     "ENFORCED_EGRESS": ENFORCED_EGRESS,
     "CT_PROXIED": CT_PROXIED,

@@ -55,6 +55,9 @@ static __always_inline int sent_by_pod(struct __sk_buff *skb, struct packet *p, 
 	reason = fill_ports(skb, p);
 	if (reason)
 		return drop(s, reason);
+	/* nodes unpack it, and nobody would check who sent what is inside */
+	if (is_tunnel(p) && is_node(identity_of(&p->outer.destination, p->outer.family)))
+		return drop(s, REASON_ENCAPSULATION);
 	return judge(skb, p, s, ep);
 }
 

@@ -43,6 +43,11 @@ static __always_inline u32 identity_of(const struct address *address, u8 family)
 	return found ? found->identity : IDENTITY_WORLD;
 }
 
+static __always_inline bool is_node(u32 identity)
+{
+	return identity == IDENTITY_HOST || identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER;
+}
+
 /* Discovery that a router would not forward: between the pod and the host. A packet that only looks like discovery and
  * has another destination leaves the link, and is judged as any other. */
 static __always_inline bool stays_on_link(const struct endpoint *ep, const struct packet *p)

@@ -73,7 +73,7 @@ static __always_inline int judge_related(struct __sk_buff *skb, const struct pac
 			return to_proxy_fate(s, 0);
 		return FATE_PASS;
 	}
-	if (has_own_socket(skb, p))
+	if (role_of_socket(skb, p, s->hook) != ROLE_NONE)
 		return to_proxy_fate(s, 0);
 	return -1;
 }

@@ -10,15 +10,22 @@
 #define ETHERNET_BYTES 14
 #define EXTENSION_HEADERS 8 /* RFC 8200 4.1 knows seven, each at most once but for the options header */
 
+#define IPV4_HEADER_MAX 60
+#define OPTION_LOOSE_ROUTE 131
+#define OPTION_STRICT_ROUTE 137
+
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP_OFFSET_MASK 0x1fff
 
 #define PROTO_HOPOPTS 0
 #define PROTO_ICMP 1
+#define PROTO_IPIP 4
 #define PROTO_TCP 6
 #define PROTO_UDP 17
+#define PROTO_IPV6 41
 #define PROTO_ROUTING 43
 #define PROTO_FRAGMENT 44
+#define PROTO_GRE 47
 #define PROTO_AUTH 51
 #define PROTO_ICMP6 58
 #define PROTO_DSTOPTS 60
@@ -161,6 +168,45 @@ static __always_inline bool is_icmp_error(u8 family, u8 type)
 	return type >= 1 && type <= 4;
 }
 
+/* Packets that carry packets: to a node that unpacks them, what is inside comes from nowhere. UDP by the ports that
+ * VXLAN (IANA's and Linux's own) and Geneve have. */
+static __always_inline bool is_tunnel(const struct packet *p)
+{
+	switch (p->outer.protocol) {
+	case PROTO_IPIP:
+	case PROTO_IPV6:
+	case PROTO_GRE:
+		return true;
+	case PROTO_UDP:
+		return p->outer.destination_port == bpf_htons(4789) || p->outer.destination_port == bpf_htons(8472) ||
+		       p->outer.destination_port == bpf_htons(6081);
+	}
+	return false;
+}
+
+static __always_inline bool names_a_route(u8 option)
+{
+	return option == OPTION_LOOSE_ROUTE || option == OPTION_STRICT_ROUTE;
+}
+
+/* Whether the options may name another destination than the header does. Any byte of theirs can be read as the type of
+ * an option: walking from one to the next is more than the verifier can follow, and nobody needs the others. */
+static __always_inline bool is_source_routed(struct __sk_buff *skb, int header)
+{
+	u8 part[4];
+	int at;
+
+#pragma unroll
+	for (at = sizeof(struct ipv4_bytes); at < IPV4_HEADER_MAX; at += 4) {
+		if (at >= header)
+			return false;
+		if (bpf_skb_load_bytes(skb, ETHERNET_BYTES + at, part, sizeof(part)) < 0 || names_a_route(part[0]) ||
+		    names_a_route(part[1]) || names_a_route(part[2]) || names_a_route(part[3]))
+			return true;
+	}
+	return false;
+}
+
 /* Walk the extension headers. Returns the offset of the transport header, or a negative reason.
  * `fragment_at` is set to the offset of a fragment header, if there is one; a later fragment ends the walk. */
 static __always_inline int skip_extensions(struct __sk_buff *skb, int offset, u8 *next, int *fragment_at)
@@ -185,6 +231,8 @@ static __always_inline int skip_extensions(struct __sk_buff *skb, int offset, u8
 				return offset; /* what follows is payload */
 		} else if (type == PROTO_AUTH) {
 			offset += ((int)head[1] + 2) << 2;
+		} else if (type == PROTO_ROUTING && head[3]) {
+			return -REASON_INVALID_EXTENSION; /* segments are left: the destination is another one */
 		} else {
 			offset += ((int)head[1] + 1) << 3;
 		}
@@ -247,15 +295,17 @@ static __always_inline void parse_quoted(struct __sk_buff *skb, struct packet *p
 	p->related = 1;
 }
 
-/* The transport header, where the packet has one. */
-static __always_inline int parse_transport(struct __sk_buff *skb, struct packet *p, int offset)
+/* The transport header, where the packet has one. It ends before `end`, where the packet does: what follows in the frame
+ * is not the receiver's to see, and must not pass for a header that a later fragment brings. */
+static __always_inline int parse_transport(struct __sk_buff *skb, struct packet *p, int offset, int end)
 {
 	struct tuple *t = &p->outer;
 
 	if (t->protocol == PROTO_TCP) {
 		struct tcp_bytes tcp;
 
-		if (bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)) < 0 || tcp.offset >> 4 < 5)
+		if (offset + (int)sizeof(tcp) > end || bpf_skb_load_bytes(skb, offset, &tcp, sizeof(tcp)) < 0 ||
+		    tcp.offset >> 4 < 5)
 			return REASON_INVALID_PACKET;
 		t->source_port = tcp.source;
 		t->destination_port = tcp.destination;
@@ -266,14 +316,14 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 	} else if (has_ports(t->protocol)) {
 		__be16 ports[4]; /* UDP's and SCTP's headers have at least eight bytes */
 
-		if (bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) < 0)
+		if (offset + (int)sizeof(ports) > end || bpf_skb_load_bytes(skb, offset, ports, sizeof(ports)) < 0)
 			return REASON_INVALID_PACKET;
 		t->source_port = ports[0];
 		t->destination_port = ports[1];
 	} else if (is_icmp(t->protocol)) {
 		struct icmp_bytes icmp;
 
-		if (bpf_skb_load_bytes(skb, offset, &icmp, sizeof(icmp)) < 0)
+		if (offset + (int)sizeof(icmp) > end || bpf_skb_load_bytes(skb, offset, &icmp, sizeof(icmp)) < 0)
 			return REASON_INVALID_PACKET;
 		p->icmp_type = icmp.type;
 		p->icmp_code = icmp.code;
@@ -313,6 +363,8 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *p)
 	/* a total of 0 is a segment of more than 64 KiB that was never on a wire (BIG TCP) */
 	if (ip.total && (bpf_ntohs(ip.total) < header || bpf_ntohs(ip.total) + ETHERNET_BYTES > skb->len))
 		return REASON_INVALID_PACKET;
+	if (is_source_routed(skb, header))
+		return REASON_INVALID_PACKET;
 	p->outer.family = 4;
 	p->outer.protocol = ip.protocol;
 	p->outer.source.word[0] = ip.source;
@@ -330,16 +382,21 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *p)
 		p->flow = p->outer;
 		return 0;
 	}
-	return parse_transport(skb, p, ETHERNET_BYTES + header);
+	return parse_transport(skb, p, ETHERNET_BYTES + header,
+			       ip.total ? ETHERNET_BYTES + bpf_ntohs(ip.total) : (int)skb->len);
 }
 
 static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct ipv6_bytes ip;
 	int fragment_at = 0;
-	int offset;
+	int offset, end;
 
 	if (bpf_skb_load_bytes(skb, ETHERNET_BYTES, &ip, sizeof(ip)) < 0 || ip.version_class >> 4 != 6)
+		return REASON_INVALID_PACKET;
+	/* a payload of 0 is a jumbogram that was never on a wire (BIG TCP), or nothing at all */
+	end = ip.payload ? ETHERNET_BYTES + (int)sizeof(ip) + bpf_ntohs(ip.payload) : (int)skb->len;
+	if (end > (int)skb->len)
 		return REASON_INVALID_PACKET;
 	p->outer.family = 6;
 	p->outer.protocol = ip.next;
@@ -358,13 +415,16 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p)
 		if (((u16)head[2] << 8 | head[3]) & 0xfff9) {
 			p->fragmented = ((u16)head[2] << 8 | head[3]) & 0xfff8 ? 2 : 1;
 			__builtin_memcpy(&p->fragment, head + 4, 4);
+			/* RFC 1858 for IPv6: it begins inside the TCP header */
+			if (p->outer.protocol == PROTO_TCP && (((u16)head[2] << 8 | head[3]) & 0xfff8) == 8)
+				return REASON_INVALID_PACKET;
 		}
 	}
 	if (p->fragmented == 2) {
 		p->flow = p->outer;
 		return 0;
 	}
-	return parse_transport(skb, p, offset);
+	return parse_transport(skb, p, offset, end);
 }
 
 /* 0, or the reason why the packet is dropped. */

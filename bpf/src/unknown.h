@@ -24,7 +24,7 @@ static __always_inline u8 role_of_socket(struct __sk_buff *skb, const struct pac
 	u8 role = ROLE_NONE;
 	u32 mark;
 
-	if (p->fragmented == 2)
+	if (p->flow.protocol != PROTO_TCP || p->fragmented == 2)
 		return ROLE_NONE;
 	sk = own_socket(skb, p);
 	if (!sk)

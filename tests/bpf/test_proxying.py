@@ -23,13 +23,14 @@ from bpf.layout import (
 from policies.ir import DirectionPolicy
 from policies.types import Protocol
 from tests.bpf.frames import ipv4, send_frame
-from tests.bpf.galaxy import NODE4, WORLD4, inside, run
+from tests.bpf.galaxy import NODE4, NODE6, WORLD4, inside, run
 from tests.bpf.proxy import IP_TRANSPARENT, SO_MARK, StandInProxy
 from tests.bpf.stage import CLOSED, OPEN, Stage
 
 pytestmark = pytest.mark.privileged
 SYN = 0x02
 QUICK = 0.3
+LINK4 = "169.254.1.1"  # the host, as its pods have it for a gateway
 
 
 def direct(connection: socket.socket) -> None:
@@ -282,11 +283,14 @@ class ClosingProxy(StandInProxy):
         connection.close()
 
 
-@pytest.mark.parametrize("source", ["client", "world", "node"])
-def test_a_connection_straight_to_a_proxy_port_is_refused(stage: Stage, source: str) -> None:
+@pytest.mark.parametrize(
+    ("source", "address"),
+    [*((source, address) for source in ("client", "world", "node") for address in (NODE4, NODE6)), ("client", LINK4)],
+)
+def test_a_connection_straight_to_a_proxy_port_is_refused(stage: Stage, source: str, address: str) -> None:
     namespace = getattr(stage.galaxy, source, None) or stage.galaxy.pods[source].namespace
     with pytest.raises(ConnectionRefusedError):
-        stage.galaxy.connect(namespace, (NODE4, 15001), QUICK)
+        stage.galaxy.connect(namespace, (address, 15001), QUICK)
 
 
 def test_a_listener_of_somebody_else_on_the_pods_port_is_not_taken_for_the_proxy(stage: Stage) -> None:
