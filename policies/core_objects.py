@@ -6,7 +6,6 @@ that are.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import ipaddress
 import re
@@ -178,10 +177,10 @@ def read_secret(raw: Raw, findings: Findings) -> Secret:
     values: dict[str, str] = {}
     for key, written in strings(submap(raw, "data", ROOT, findings), ROOT / "data", findings).items():
         try:
-            values[key] = base64.b64decode("".join(written.split()), validate=True).decode()
-        except binascii.Error:
-            findings.add((ROOT / "data")[key], Reason.INVALID, "is not base64: put plain text under stringData")
-        except (UnicodeDecodeError, ValueError):
+            values[key] = binascii.a2b_base64("".join(written.split()), strict_mode=True).decode()
+        except UnicodeDecodeError:
             continue  # a key or a certificate in binary: no header can have it
+        except ValueError:
+            findings.add((ROOT / "data")[key], Reason.INVALID, "is not base64: put plain text under stringData")
     values |= strings(submap(raw, "stringData", ROOT, findings), ROOT / "stringData", findings)
     return Secret(findings.namespace, findings.name, values)

@@ -47,6 +47,7 @@ _LOG: Final = Schema.of("value")
 _LABEL: Final = Schema.of("key", "value", "source")
 _AUTHENTICATION: Final = Schema.of("mode")
 _MODES: Final = ("disabled", "required", "test-always-fail")
+_HOST_RULES: Final[dict[str, tuple[str, ...]]] = {"ingress": (), "egress": ("dns",)}
 _REQUIRES: Final = {Direction.INGRESS: "fromRequires", Direction.EGRESS: "toRequires"}
 _DROPPED: Final = (Reason.DROPPED_FIELD, "Cilium drops it without a word: a deny rule cannot have it")
 
@@ -94,7 +95,8 @@ def read_metadata(raw: Raw, findings: Findings) -> None:
         if value and (fault := object_name_fault(value)):
             findings.add(path / field, Reason.INVALID, fault)
     for field in ("labels", "annotations"):
-        strings(submap(raw, field, path, findings), path / field, findings)
+        if raw.get(field) is not None:
+            strings(submap(raw, field, path, findings), path / field, findings)
     if findings.kind == CLUSTERWIDE_KIND and namespace:
         findings.ours(path / "namespace", Reason.NOT_ALLOWED, f"a {CLUSTERWIDE_KIND} is in no namespace")
 
@@ -144,18 +146,19 @@ def _read_spec(raw: Any, path: Path, scope: Scope) -> Rule | None:
         return None
     _SPEC.check(spec, path, findings)
     text(spec, "description", path, findings)
-    _check_labels(items(spec, "labels", path, findings), path / "labels", findings)
+    if spec.get("labels") is not None:
+        _check_labels(items(spec, "labels", path, findings), path / "labels", findings)
     subject = _read_subject(spec, path, scope)
     if all(spec.get(name) in (None, []) for name in _LISTS):
         words = f"a rule has at least one entry in {', '.join(_LISTS)}"
         findings.add(path, Reason.EMPTY, words)
-    clauses = {name: _read_clauses(spec, name, path, scope) for name in _LISTS}
+    clauses = {name: _read_clauses(spec, name, path, scope) if spec.get(name) is not None else () for name in _LISTS}
     return Rule(
         subject,
         clauses["ingress"] + clauses["ingressDeny"],
         clauses["egress"] + clauses["egressDeny"],
         _read_default_deny(spec, path, findings),
-        log=_read_log(spec, path, findings),
+        log=_read_log(spec, path, findings) if spec.get("log") is not None else "",
     )
 
 
@@ -183,7 +186,7 @@ def _read_subject(spec: Raw, path: Path, scope: Scope) -> Selector:
 
 def _check_host_policy(spec: Raw, path: Path, findings: Findings) -> None:
     """No L7 rules on host ingress, only DNS on host egress (facts 1.3)."""
-    for name, allowed in (("ingress", ()), ("egress", ("dns",))):
+    for name, allowed in _HOST_RULES.items():
         for i, clause in enumerate(spec[name] if isinstance(spec.get(name), list) else []):
             entries = clause.get("toPorts") if isinstance(clause, dict) else None
             for j, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -196,16 +199,14 @@ def _check_host_policy(spec: Raw, path: Path, findings: Findings) -> None:
 
 def _read_default_deny(spec: Raw, path: Path, findings: Findings) -> tuple[Direction, ...]:
     """Directions that the rule turns default deny on for: those with entries, unless it says otherwise (3.2)."""
-    where = path / "enableDefaultDeny"
-    flags = submap(spec, "enableDefaultDeny", path, findings)
-    _DEFAULT_DENY.check(flags, where, findings)
-    found = []
-    for direction in Direction:
-        said = flag(flags, direction, where, findings)
-        has_entries = any(spec.get(name) for name, place in _LISTS.items() if place.direction is direction)
-        if said or (said is None and has_entries):
-            found.append(direction)
-    return tuple(found)
+    said: dict[Direction, bool | None] = {}
+    if spec.get("enableDefaultDeny") is not None:
+        where = path / "enableDefaultDeny"
+        flags = submap(spec, "enableDefaultDeny", path, findings)
+        _DEFAULT_DENY.check(flags, where, findings)
+        said = {direction: flag(flags, direction, where, findings) for direction in Direction}
+    has_entries = {place.direction for name, place in _LISTS.items() if spec.get(name)}
+    return tuple(d for d in Direction if said.get(d) or (said.get(d) is None and d in has_entries))
 
 
 def _read_log(spec: Raw, path: Path, findings: Findings) -> str:
@@ -238,9 +239,9 @@ def _check_labels(labels: Any, path: Path, findings: Findings) -> None:
 
 def _read_clauses(spec: Raw, name: str, path: Path, scope: Scope) -> tuple[Clause, ...]:
     written = items(spec, name, path, scope.findings)
-    if not written or not scope.allows("entries of ingress and egress", len(written), path / name):
-        return ()
     where = path / name
+    if not scope.allows("entries of ingress and egress", len(written), where):
+        return ()
     found = []
     for i, item in enumerate(written):
         raw = mapping(item, where[i], scope.findings)

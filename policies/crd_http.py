@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from policies.crd_scope import Scope
@@ -44,14 +44,15 @@ def read_http_rules(written: Sequence[Any], path: Path, scope: Scope) -> HttpRul
     if not scope.allows("HTTP rules", len(written), path):
         return HttpRules()
     findings = scope.findings
+    about = (findings.kind, findings.namespace, findings.name)
     prefix = str(path)
     rules: dict[MatchKey, HttpRule] = {}
     secret_rules: list[SecretRule] = []
-    for i, item in enumerate(written):
-        raw = mapping(item, path[i], findings)
-        if raw is None:
+    for i, raw in enumerate(written):
+        if type(raw) is not dict:
+            mapping(raw, path[i], findings)
             continue
-        rule = _read_rule(raw, path[i], (scope.origin(f"{prefix}[{i}]"),), findings)
+        rule = _read_rule(raw, (path, i), (Origin(*about, f"{prefix}[{i}]"),), findings)
         if raw.get("headerMatches"):
             expects = _read_matches(raw, path[i], findings)
             rule = _with_matches(rule, expects)
@@ -63,17 +64,23 @@ def read_http_rules(written: Sequence[Any], path: Path, scope: Scope) -> HttpRul
     return HttpRules(tuple(rules[key] for key in sorted(rules)), tuple(secret_rules))
 
 
-def _read_rule(raw: Raw, path: Path, origins: tuple[Origin, ...], findings: Findings) -> HttpRule:
-    _HTTP.check(raw, path, findings)
-    pattern: Mapping[str, str] = {
-        name: raw[name] if type(raw.get(name)) is str else text(raw, name, path, findings) for name in _PATTERNS
-    }
-    for name, value in pattern.items():
+def _read_rule(raw: Raw, at: tuple[Path, int], origins: tuple[Origin, ...], findings: Findings) -> HttpRule:
+    """One entry; its path is made only where there is something to say of it."""
+    path, i = at
+    if not raw.keys() <= _HTTP.known:
+        _HTTP.check(raw, path[i], findings)
+    pattern = []
+    for name in _PATTERNS:
+        value = raw.get(name, "")
+        if type(value) is not str:
+            value = text(raw, name, path[i], findings)
         if value and (fault := regex_fault(value)):
             refuse = findings.add if fault.by_cilium and name != "host" else findings.ours
-            refuse(path / name, Reason.BAD_REGEX, fault.message)
-    headers = _read_headers(raw, path, findings) if raw.get("headers") else ()
-    return HttpRule(pattern["method"], pattern["path"], pattern["host"], headers, origins)
+            refuse(path[i] / name, Reason.BAD_REGEX, fault.message)
+        pattern.append(value)
+    headers = _read_headers(raw, path[i], findings) if raw.get("headers") else ()
+    method, target, host = pattern
+    return HttpRule(method, target, host, headers, origins)
 
 
 def _read_headers(raw: Raw, path: Path, findings: Findings) -> tuple[HeaderMatch, ...]:

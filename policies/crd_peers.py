@@ -51,7 +51,8 @@ def read_peers(raw: Raw, path: Path, direction: Direction, scope: Scope) -> tupl
             for i, item in enumerate(written):
                 found += reader(item, where[i], scope)
         (named if written else empty).append(name)
-    _check_combination(raw, path, (named, empty), findings)
+    if len(named) != 1 or empty or named[0] in _REMARKED or raw.get("toFQDNs"):
+        _check_combination(raw, path, (named, empty), findings)
     if empty:
         return ()
     return tuple(dict.fromkeys(found)) if named else None
@@ -70,8 +71,7 @@ def _check_combination(raw: Raw, path: Path, lists: tuple[list[str], list[str]],
             findings.ours(path / name, Reason.EMPTY, words)
         elif raw[name] == []:
             findings.warn(path / name, Reason.SELECTS_NOTHING, "an empty list of peers is nobody; {} would be all")
-    nodes = next((name for name in named if name.endswith("Nodes")), "")
-    if nodes:
+    for nodes in _REMARKED.intersection(named):
         words = "Cilium refuses it, unless it runs with --enable-node-selector-labels"
         findings.theirs(path / nodes, Reason.NOT_IN_SCHEMA, words)
 
@@ -235,4 +235,5 @@ _FIELDS: Final[dict[Direction, dict[str, _Reader]]] = {
     Direction.INGRESS: {f"from{kind}": reader for kind, reader in _KINDS.items()},
     Direction.EGRESS: {**{f"to{kind}": reader for kind, reader in _KINDS.items()}, "toServices": _service},
 }
+_REMARKED: Final = frozenset({"fromNodes", "toNodes"})
 PEER_FIELDS: Final = {direction: frozenset(fields) for direction, fields in _FIELDS.items()}

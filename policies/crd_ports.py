@@ -32,7 +32,9 @@ _TO_PORTS: Final = Schema.of("ports", "rules", "terminatingTLS", "originatingTLS
 _TO_PORTS_DENY: Final = Schema(
     known=frozenset({"ports"}), unsupported=dict.fromkeys(_TO_PORTS.known - {"ports"}, _DROPPED)
 )
+_PORTS_AND_RULES: Final = frozenset({"ports", "rules"})
 _RULES: Final = Schema.of("http", "kafka", "dns", "l7proto", "l7")
+_HTTP_ONLY: Final = frozenset({"http"})
 _RULE_LISTS: Final = ("http", "kafka", "dns", "l7")
 _PORT: Final = Schema.of("port", "endPort", "protocol")
 _PROTOCOLS: Final = {
@@ -60,6 +62,8 @@ def read_to_ports(raw: Raw, path: Path, place: Place, scope: Scope) -> tuple[ToP
     """Every entry of toPorts, then every one of icmps; one that says no port allows nothing."""
     findings = scope.findings
     entries, icmps = items(raw, "toPorts", path, findings), items(raw, "icmps", path, findings)
+    if not entries and not icmps:
+        return ()
     if entries and icmps:
         findings.add(path / "icmps", Reason.CONFLICT, "icmps only without toPorts: write a second entry for the ports")
     found = []
@@ -73,7 +77,7 @@ def read_to_ports(raw: Raw, path: Path, place: Place, scope: Scope) -> tuple[ToP
         entry = mapping(item, here, findings)
         if entry is not None:
             found.append(ToPorts(_read_icmp(entry, here, findings)))
-    if (entries or icmps) and not any(entry.ports for entry in found) and not findings.errors:
+    if not any(entry.ports for entry in found) and not findings.errors:
         findings.warn(path / ("toPorts" if entries else "icmps"), Reason.SELECTS_NOTHING, "no entry has a port")
     return tuple(found)
 
@@ -105,6 +109,9 @@ class _L7(NamedTuple):
 def _read_rules(rules: Raw, path: Path, scope: Scope) -> HttpRules:
     findings = scope.findings
     _RULES.check(rules, path, findings)
+    http = items(rules, "http", path, findings)
+    if rules.keys() == _HTTP_ONLY:
+        return read_http_rules(http, path / "http", scope)
     kinds = [name for name in ("http", "kafka", "dns") if rules.get(name) is not None]
     if rules.get("l7proto"):
         kinds.append("l7proto")
@@ -114,12 +121,21 @@ def _read_rules(rules: Raw, path: Path, scope: Scope) -> HttpRules:
     check_kafka(rules, path, findings)
     check_dns(rules, path, findings)
     check_generic(rules, path, findings)
-    return read_http_rules(items(rules, "http", path, findings), path / "http", scope)
+    return read_http_rules(http, path / "http", scope)
 
 
 def _check_l7(raw: Raw, l7: _L7, path: Path, place: Place, findings: Findings) -> None:
     """What goes together in one entry of toPorts (facts 1.3)."""
     ingress = place.direction is Direction.INGRESS
+    if l7.has_rules and not raw.get("ports"):
+        if l7.has_dns:
+            findings.add(path / "ports", Reason.MISSING, "port 53 must be specified for DNS rules")
+        else:
+            findings.ours(path / "ports", Reason.MISSING, "L7 rules need the ports that they are for")
+    if l7.has_dns and ingress:
+        findings.add(path / "rules" / "dns", Reason.NOT_ALLOWED, "DNS rules are for egress only")
+    if raw.keys() <= _PORTS_AND_RULES:
+        return
     check_tls(raw, "terminatingTLS", path, findings)
     check_tls(raw, "originatingTLS", path, findings)
     check_server_names(raw, path, findings)
@@ -130,13 +146,6 @@ def _check_l7(raw: Raw, l7: _L7, path: Path, place: Place, findings: Findings) -
         findings.add(path / "listener", Reason.NOT_ALLOWED, "a listener is for egress only")
     if raw.get("listener") is not None and l7.has_rules:
         findings.add(path / "listener", Reason.CONFLICT, "a listener cannot be combined with L7 rules")
-    if l7.has_dns and ingress:
-        findings.add(path / "rules" / "dns", Reason.NOT_ALLOWED, "DNS rules are for egress only")
-    if l7.has_rules and not raw.get("ports"):
-        if l7.has_dns:
-            findings.add(path / "ports", Reason.MISSING, "port 53 must be specified for DNS rules")
-        else:
-            findings.ours(path / "ports", Reason.MISSING, "L7 rules need the ports that they are for")
 
 
 def _read_ports(raw: Raw, path: Path, scope: Scope, l7: _L7) -> tuple[PortSpec, ...]:
@@ -147,7 +156,8 @@ def _read_ports(raw: Raw, path: Path, scope: Scope, l7: _L7) -> tuple[PortSpec, 
         return ()
     if not written or not scope.allows("ports", len(written), path):
         return ()
-    specs = (_read_port(item, (path / "ports")[i], findings, l7) for i, item in enumerate(written))
+    where = path / "ports"
+    specs = (_read_port(item, where[i], findings, l7) for i, item in enumerate(written))
     return tuple(spec for spec in specs if spec is not None)
 
 

@@ -130,7 +130,7 @@ def read_plain_selector(raw: Any, path: Path, findings: Findings, split: Callabl
 
 def is_label_of_init(raw: Any) -> bool:
     """Whether a subject names reserved:init, by label or expression."""
-    if not isinstance(raw, dict):
+    if not isinstance(raw, dict) or "init" not in str(raw):
         return False
     return any(requirement.key == INIT for requirement, _ in _requirements(raw, ROOT, Findings(), _ENDPOINTS))
 
@@ -145,14 +145,15 @@ def _requirements(raw: Any, path: Path, findings: Findings, dialect: _Dialect) -
     if not selector:
         return []
     _SELECTOR.check(selector, path, findings)
-    labels = strings(submap(selector, "matchLabels", path, findings), path / "matchLabels", findings)
+    where = path / "matchLabels"
+    labels = strings(submap(selector, "matchLabels", path, findings), where, findings)
     expressions = items(selector, "matchExpressions", path, findings)
     if len(labels) + len(expressions) > REQUIREMENTS_MAX:
         findings.ours(path, Reason.TOO_MANY, f"a selector has at most {REQUIREMENTS_MAX} requirements")
         return []
     found: list[tuple[Requirement, bool]] = []
     for key, value in labels.items():
-        here = (path / "matchLabels")[key]
+        here = where[key]
         if fault := label_value_fault(value):
             findings.add(here, Reason.BAD_SELECTOR, fault)
         found.append((Requirement(dialect.read(key, here, findings), Operator.IN, (value,)), True))

@@ -131,6 +131,12 @@ class Locator:
         return line
 
 
+def locate(locator: Locator, document: Document, path: str) -> int:
+    """The line of a field of a document, counted from the start of its chunk: its own, or that of what it is in."""
+    inside = ".".join(step for step in (document.prefix, path) if step)
+    return locator.line(inside) or document.line
+
+
 def _step(node: yaml.Node | None, step: str) -> tuple[yaml.Node, yaml.Node] | None:
     """The key (or item) and the value that this step leads to."""
     if isinstance(node, yaml.MappingNode):

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from policies.advice import advise
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
-from policies.manifests import Chunk, Document, FileEvent, Locator, read_chunk, split
+from policies.manifests import Chunk, Document, FileEvent, Locator, locate, read_chunk, split
 from policies.objects import POLICY_KINDS, Object, ObjectKey, Pod, PodKey, key_of
-from policies.readers import identify, parse_object
+from policies.readers import identify, read_object
 from policies.rules import Policy
 from policies.world import World
 
@@ -33,13 +34,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One document as read: a good object, or a stand-in and errors. Lines count from the start of its chunk."""
+    """One document as read: a good object, or a stand-in and errors. Lines count from the start of its chunk; those of
+    warnings are looked up when somebody asks for them."""
 
     key: ObjectKey | None
     line: int
     good: Object | None = None
     stand_in: Policy | Pod | None = None
     errors: tuple[PolicyError, ...] = ()
+    warnings: tuple[PolicyError, ...] = ()
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class _Source:
     errors: tuple[PolicyError, ...] = ()
     readings: dict[str, tuple[_Reading, ...]] = field(default_factory=dict)  # by the text of the chunk
     innocent: frozenset[str] = frozenset()  # chunks that are bad, but were so when nothing was missing
+    warnings: tuple[PolicyError, ...] | None = None  # of this text, once they were asked for
 
 
 class Repository:
@@ -80,6 +85,7 @@ class Repository:
             known.errors = failure.errors
             return Change(False, self._errors_of(source))
         known.readings = {chunk.text: readings for chunk, readings in chunks}
+        known.warnings = None
         merged = _Merge(source, known)
         for chunk, readings in chunks:
             for reading in readings:
@@ -91,7 +97,7 @@ class Repository:
     def refuse(self, source: str, message: str) -> Change:
         """The source cannot be read: everything stays as it was, and that is a problem."""
         known = self._sources.setdefault(source, _Source())
-        known.text = None
+        known.text, known.warnings = None, None
         known.errors = (PolicyError("", "", "", "", Reason.UNREADABLE, message, source),)
         return Change(False, self._errors_of(source))
 
@@ -125,6 +131,11 @@ class Repository:
         """Everything that is wrong now, by file and line."""
         errors = [error for known in self._sources.values() for error in known.errors]
         return in_order([*errors, *(error for key in self._contested for error in self._conflicts(key))])
+
+    @property
+    def warnings(self) -> tuple[PolicyError, ...]:
+        """What authors may not have meant, by file and line: of the files as they are now, good objects or not."""
+        return in_order(finding for source, known in self._sources.items() for finding in _warnings_of(source, known))
 
     def _view(self, kind: str) -> Mapping[Any, Any]:
         if kind not in self._views:
@@ -196,20 +207,30 @@ class Repository:
 
 def _read_document(document: Document, locator: Locator) -> _Reading:
     key = identify(document.raw)
-    try:
-        good = parse_object(document.raw)
-    except PolicyErrors as failure:
-        stand_in = failure.fallback if isinstance(failure.fallback, (Policy, Pod)) else None
-        errors = (error.at("", _line(locator, document, error)) for error in failure.errors)
-        if key is None and stand_in is not None:  # even its name is bad
-            key = key_of(stand_in)
-        return _Reading(key, document.line, stand_in=stand_in, errors=tuple(errors))
-    return _Reading(key_of(good), document.line, good=good)
+    found = read_object(document.raw)
+    errors = tuple(error.at("", locate(locator, document, error.path)) for error in found.errors)
+    if found.good is not None:
+        key = key_of(found.good)
+    elif key is None and found.fallback is not None:  # even its name is bad
+        key = key_of(found.fallback)
+    return _Reading(key, document.line, found.good, found.fallback, errors, found.warnings, document.prefix)
 
 
-def _line(locator: Locator, document: Document, error: PolicyError) -> int:
-    path = f"{document.prefix}.{error.path}" if document.prefix else error.path
-    return locator.line(path) or document.line
+def _warnings_of(source: str, known: _Source) -> tuple[PolicyError, ...]:
+    """Looked up once for each text: most of it never changes, and nobody may ask."""
+    if known.warnings is None:
+        found: list[PolicyError] = []
+        chunks = split(known.text) if known.text is not None else []
+        for chunk in chunks:
+            locator = Locator(chunk.text)
+            for reading in known.readings.get(chunk.text, ()):
+                document = Document(None, reading.line, reading.prefix)
+                advice = advise(reading.good) if isinstance(reading.good, Policy) else ()
+                for finding in (*reading.warnings, *advice):
+                    line = chunk.line - 1 + locate(locator, document, finding.path)
+                    found.append(finding.at(source, line))
+        known.warnings = tuple(found)
+    return known.warnings
 
 
 class _Merge:
