@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from typing import Final
 
 # Any number of times encoded: %2e, %252e, %25252e.
-_DOT: Final = r"(?:\.|%(?:25)*2[Ee]|%[Ee][Ff]%[Bb][Cc]%8[Ee])"  # the last is FULLWIDTH FULL STOP, which NFKC folds
+# The wide ones are what Unicode's compatibility forms (NFKC) fold to a dot, two dots, a slash or a backslash.
+_WIDE_DOT: Final = r"%[Ee]2%80%[Aa][45]|%[Ee][Ff]%(?:[Bb]9%92|[Bb][Cc]%8[Ee])"
+_WIDE_SLASH: Final = r"%[Ee][Ff]%[Bb][Cc]%(?:8[Ff]|[Bb][Cc])"
+_DOT: Final = rf"(?:\.|%(?:25)*2[Ee]|{_WIDE_DOT})"
 _SPACE: Final = r"%(?:25)*20"
-_SLASH: Final = r"(?:/|%(?:25)*(?:2[Ff]|5[Cc]))"
+_SLASH: Final = rf"(?:/|%(?:25)*(?:2[Ff]|5[Cc])|{_WIDE_SLASH})"
 _PARAMETERS: Final = r"(?:(?:;|%(?:25)*3[Bb])[^/?]*)?"
 
 # What is wrong -> how it looks, in the part of a path that is before the query. The path is the one that Envoy has
