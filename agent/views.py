@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
 from flows.record import PacketKind, PacketRecord, PacketVerdict
+from policies.evaluate import find_rule
 from policies.identity import IdentityAllocator
-from policies.ir import DirectionPolicy, NodePolicy, PeerRule, Verdict
+from policies.ir import NodePolicy, PeerRule, Verdict
 from policies.objects import Pod
+from policies.prefixes import PrefixMap, parse_prefix
 from policies.types import (
     IDENTITY_ANY,
     IDENTITY_HOST,
@@ -18,7 +19,6 @@ from policies.types import (
     IDENTITY_WORLD_IPV6,
     Direction,
     Origin,
-    Protocol,
 )
 from policies.world import World
 
@@ -34,6 +34,10 @@ class NodeView:
         self._revision = node.revision
         self._policies = {policy.group: policy for policy in node.policies}
         self._identities = {**_service_identities(node), **dict(_host_prefixes(node))}
+        self._prefixes: PrefixMap[int] = PrefixMap()
+        for address in node.addresses:
+            if not (prefix := parse_prefix(address.prefix)).is_host:
+                self._prefixes[prefix] = address.identity
         local = {(e.namespace, e.name): e.id for e in node.endpoints}
         self._target_ports = {(s.address, s.port, int(s.protocol)): s.target_port for s in node.services}
         self._pods = {
@@ -58,9 +62,18 @@ class NodeView:
 
     def identity_by_ip(self, ip: str) -> int:
         known = self._identities.get(ip)
+        if known is None:
+            known = self._by_prefix(ip)
         if known is not None:
             return known
         return IDENTITY_WORLD_IPV6 if ":" in ip else IDENTITY_WORLD_IPV4
+
+    def _by_prefix(self, ip: str) -> int | None:
+        """Whom the longest prefix that policies speak of makes of it; nobody, of what is no address."""
+        try:
+            return self._prefixes.longest(parse_prefix(ip))
+        except ValueError:
+            return None
 
     def identity_labels(self, identity: int) -> tuple[str, ...]:
         return self._labels.get(identity, ())
@@ -116,23 +129,6 @@ def labels_by_identity(allocator: IdentityAllocator, node: NodePolicy) -> dict[i
     return {number: allocator.labels(number) for number in (*sorted(numbers), *reserved, IDENTITY_ANY)}
 
 
-def find_rule(policy: DirectionPolicy, peer: int, protocol: int, port: int) -> PeerRule | None:
-    """The rule that decides, found as the kernel finds it: the peer's identity first, then the wildcard; each in the
-    port's own range before what holds for the protocol or for all."""
-    for identity in (peer, IDENTITY_ANY):
-        for ports in _most_specific(policy, protocol, port):
-            for rule in ports:
-                if identity in rule.identities:
-                    return rule
-    return None
-
-
-def _most_specific(policy: DirectionPolicy, protocol: int, port: int) -> Iterable[tuple[PeerRule, ...]]:
-    exact = (p.peers for p in policy.ports if p.protocol == protocol and port in p.ports)
-    broad = (p.peers for p in policy.ports if p.protocol is Protocol.ANY)
-    return (*exact, *broad)
-
-
 def _origins(rule: PeerRule) -> tuple[Origin, ...]:
     return (*rule.origins, *(rule.rule_set.origins if rule.rule_set else ()))
 
@@ -152,6 +148,5 @@ def _service_identities(node: NodePolicy) -> dict[str, int]:
 
 def _host_prefixes(node: NodePolicy) -> Iterable[tuple[str, int]]:
     for address in node.addresses:
-        network = ipaddress.ip_network(address.prefix)
-        if network.prefixlen == network.max_prefixlen:
-            yield str(network.network_address), address.identity
+        if parse_prefix(address.prefix).is_host:
+            yield address.prefix.partition("/")[0], address.identity

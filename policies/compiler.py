@@ -120,13 +120,10 @@ class Compiler:
 
     def _take_policies(self, world: World, groups: Iterable[int]) -> None:
         before = self._world
-        if not (
-            world.cidr_groups is before.cidr_groups
-            and world.services is before.services
-            and world.slices is before.slices
-        ):
-            places = (self._options.cluster, self._places.is_dual)
-            self._places = Places(*places, world.cidr_groups, world.services, world.slices)
+        looked_up_in = (world.cidr_groups, world.services, world.slices, world.secrets)
+        looked_up_before = (before.cidr_groups, before.services, before.slices, before.secrets)
+        if any(now is not then for now, then in zip(looked_up_in, looked_up_before, strict=True)):
+            self._places = Places(self._options.cluster, self._places.is_dual, *looked_up_in)
         labels = {group: self._identities.labels(group) for group in groups}
         self._rulebook.take(world.policies, self._places, labels)
 

@@ -1,20 +1,21 @@
-"""Peers of every kind -> selectors: whom a clause is about, in the one form that selections are kept for. Pure.
+"""What clauses look up in the world: peers of every kind -> selectors, secrets -> values. Pure.
 
-Entities are reserved labels, prefixes are `cidr:` keys; groups of prefixes and services are looked up in the world, so
-their selectors change with it. A peer that stands for nobody now (a service without backends) becomes no selector at
-all, which chooses nobody: never everybody.
+Selectors are the one form that selections are kept for. Entities are reserved labels, prefixes are `cidr:` keys; groups
+of prefixes and services are looked up in the world, so their selectors change with it. A peer that stands for nobody
+now (a service without backends) becomes no selector at all, which chooses nobody: never everybody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from policies.labels import CIDR_GROUP, CLUSTER_KEY, GROUP_NAME_PREFIX, K8S, NAMESPACE_KEY, RESERVED, Label
-from policies.objects import CidrGroup, EndpointSlice, PodKey, Service
+from policies.objects import CidrGroup, EndpointSlice, PodKey, Secret, Service
 from policies.prefixes import parse_prefix
-from policies.rules import CidrGroupPeer, CidrPeer, Entity, EntityPeer, Peer, ServicePeer
+from policies.rules import CidrGroupPeer, CidrPeer, Clause, Entity, EntityPeer, Peer, ServicePeer, ToPorts
+from policies.secret_headers import resolve
 from policies.selectors import Operator, Requirement, Selector, exists, label_map, within
 
 EVERYBODY: Final = Selector()
@@ -33,6 +34,20 @@ class Places:
     groups: Mapping[str, CidrGroup] = field(default_factory=dict)
     services: Mapping[PodKey, Service] = field(default_factory=dict)
     slices: Mapping[PodKey, EndpointSlice] = field(default_factory=dict)
+    secrets: Mapping[PodKey, Secret] = field(default_factory=dict)
+
+    def looked_up(self, clause: Clause) -> Clause:
+        """The clause with selectors for peers, and with the values of secrets in its rules; the same one if it has
+        neither."""
+        peers = self.selectors(clause.peers) if clause.peers is not None else None
+        to_ports = clause.to_ports
+        if any(entry.secret_rules for entry in to_ports):
+            to_ports = tuple(ToPorts(entry.ports, resolve(entry, self.secrets)) for entry in to_ports)
+        return (
+            clause
+            if peers == clause.peers and to_ports is clause.to_ports
+            else replace(clause, peers=peers, to_ports=to_ports)
+        )
 
     def selectors(self, peers: Iterable[Peer]) -> tuple[Selector, ...]:
         """Who is meant by any of these peers: each selector once, in order of mention."""
@@ -84,9 +99,10 @@ class Places:
                         yield from (within(str(parse_prefix(address))) for address in backend.addresses)
 
 
-def is_settled(peer: Peer) -> bool:
-    """Whether it means the same whatever groups and services there are."""
-    return not isinstance(peer, CidrGroupPeer | ServicePeer)
+def is_settled(clause: Clause) -> bool:
+    """Whether it means the same whatever groups, services and secrets there are."""
+    peers = (isinstance(peer, CidrGroupPeer | ServicePeer) for peer in clause.peers or ())
+    return not any(peers) and not any(entry.secret_rules for entry in clause.to_ports)
 
 
 def group_labels(group: CidrGroup) -> tuple[str, ...]:

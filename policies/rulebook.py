@@ -17,12 +17,11 @@ from policies.peers import Places, is_settled
 from policies.peersets import PeerSets
 from policies.rules import Clause, Policy, Rule
 from policies.selections import SelectorCache
-from policies.selectors import Selector
 from policies.shapes import BoundClause, bind
 from policies.types import Direction
 
 Labels = tuple[str, ...]
-Found = tuple[tuple[Selector, ...] | None, ...]  # the selectors of each clause of a rule; None is anybody
+Clauses = tuple[tuple[Clause, ...], ...]  # of each direction
 
 
 class BoundRule:
@@ -30,16 +29,15 @@ class BoundRule:
 
     __slots__ = ("_clauses", "found", "key", "rule", "subject")
 
-    def __init__(self, key: ObjectKey, rule: Rule, found: Found, books: tuple[SelectorCache, PeerSets]) -> None:
+    def __init__(self, key: ObjectKey, rule: Rule, found: Clauses, books: tuple[SelectorCache, PeerSets]) -> None:
         subjects, sets = books
         self.key = key
         self.rule = rule
         self.found = found
         self.subject = subjects.acquire(rule.subject)
-        selectors = iter(found)
         self._clauses = {
-            d: tuple(bind(c, next(selectors), sets, is_enforcing=d in rule.enforces) for c in rule.clauses(d))
-            for d in Direction
+            direction: tuple(bind(clause, sets, is_enforcing=direction in rule.enforces) for clause in clauses)
+            for direction, clauses in zip(Direction, found, strict=True)
         }
 
     def clauses(self, direction: Direction) -> tuple[BoundClause, ...]:
@@ -91,7 +89,7 @@ class Rulebook:
         self._regroup(groups)
 
     def _resettled(self, places: Places) -> set[ObjectKey]:
-        """Policies whose peers stand for others now that groups or services have changed."""
+        """Policies that mean something else now that groups, services or secrets have changed."""
         if places is self._places:
             return set()
         return {
@@ -111,8 +109,7 @@ class Rulebook:
             rule.release(self._subjects, self._sets)
         if new:
             self._bound[key] = new
-            peers = (peer for rule in new for clause in _clauses(rule.rule) for peer in clause.peers or ())
-            if not all(map(is_settled, peers)):
+            if not all(is_settled(clause) for rule in rules for clause in _clauses(rule)):
                 self._unsettled.add(key)
         self._logs.pop(key, None)
         if logs := tuple(PolicyLog(c.origin, rule.log) for rule in rules if rule.log for c in _clauses(rule)):
@@ -148,5 +145,5 @@ def _clauses(rule: Rule) -> Iterator[Clause]:
     return (clause for direction in Direction for clause in rule.clauses(direction))
 
 
-def _found(rule: Rule, places: Places) -> Found:
-    return tuple(places.selectors(c.peers) if c.peers is not None else None for c in _clauses(rule))
+def _found(rule: Rule, places: Places) -> Clauses:
+    return tuple(tuple(map(places.looked_up, rule.clauses(direction))) for direction in Direction)

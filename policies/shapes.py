@@ -85,8 +85,9 @@ class BoundClause:
         return Shape(protocol, ports, http, self._clause.origin, denies, self._pardon if http else None)
 
 
-def bind(clause: Clause, selectors: tuple[Selector, ...] | None, sets: PeerSets, *, is_enforcing: bool) -> BoundClause:
-    """`selectors`: the clause's peers, looked up; None is anybody. Everybody among them is anybody."""
+def bind(clause: Clause, sets: PeerSets, *, is_enforcing: bool) -> BoundClause:
+    """`clause`: looked up, so that its peers are selectors. Everybody among them is anybody."""
+    selectors = None if clause.peers is None else [peer for peer in clause.peers if isinstance(peer, Selector)]
     is_wildcard = selectors is None or EVERYBODY in selectors
     return BoundClause(clause, None if is_wildcard else sets.acquire(selectors or ()), is_enforcing=is_enforcing)
 
