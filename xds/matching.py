@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
-import re2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
 
 from policies.ir import HeaderMatch
-from xds import patterns
+from policies.patterns import matches
 from xds.codec import FORWARDED_PROTO, KEPT_PROTO, NO_HOST
 from xds.core.v3.extension_pb2 import TypedExtensionConfig
 from xds.resources import pack
@@ -92,10 +91,6 @@ def chain(target: OnMatch, stages: Sequence[Stage], last: Ending) -> None:
     last(target)
 
 
-def _matches(pattern: str, text: str) -> bool:
-    return re2.compile(pattern.encode(), patterns.OPTIONS).fullmatch(text.encode()) is not None
-
-
 def condition_tests(method: str, host: str, headers: Sequence[HeaderMatch]) -> Iterator[Predicate]:
     """Cheapest first: an AND stops at the first that fails. "" is any method, any host or none.
 
@@ -103,7 +98,7 @@ def condition_tests(method: str, host: str, headers: Sequence[HeaderMatch]) -> I
     """
     yield from (holds(expected(header)) for header in headers)
     if host:
-        if _matches(host, NO_HOST):
+        if matches(host, NO_HOST):
             yield names_a_host()
         yield holds(regex(":authority", host))
     if method:
