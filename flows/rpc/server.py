@@ -1,7 +1,7 @@
 """A gRPC server in the event loop of its caller: calls are coroutines, and what they send leaves in large frames.
 
-grpc.aio hands every message to another thread and back and makes a system call of it: 90 us of CPU for each, which is
-most of what a follower of flows costs. HTTP/2 allows as many messages in a frame as fit: 2 us for each, measured.
+grpc.aio hands every message to another thread and back and makes a system call of it: 60 to 100 us of CPU for each,
+which is most of what a follower of flows costs. HTTP/2 allows as many messages in a frame as fit: 2 to 3 us for each.
 No TLS, no compression.
 """
 
