@@ -17,6 +17,7 @@ from flows.request import FilterOption, Options, build_request
 from flows.server import start
 from tests.flows.hubble_runs import RESPONSES, RUNS, TESTDATA
 from tests.flows.make import Galaxy, denied, drop, exchange, message
+from tests.flows.test_packet_lines import CLUSTERWIDE, DENYING, LINES
 
 HUBBLE = os.environ.get("HUBBLE_CLI", "")
 
@@ -98,6 +99,20 @@ async def test_observe_and_status_against_our_server(tmp_path: Path) -> None:
         assert {"observer/observer.proto", "flow/flow.proto"} <= {file["name"] for file in files}
     finally:
         await server.stop(None)
+
+
+async def test_lines_of_packets(tmp_path: Path) -> None:
+    galaxy = Galaxy(policies=(DENYING, CLUSTERWIDE))
+    observer = Observer(lambda: galaxy, version="0.1.0")
+    observer.packets([drop(**changes) for changes, _ in LINES])
+    target = f"unix://{tmp_path}/h.sock"
+    server = await start(observer, [target])
+    try:
+        code, out, err = await hubble("observe", "--server", target, "--print-policy-names")
+    finally:
+        await server.stop(None)
+    assert (code, err) == (0, "")
+    assert [line.partition(": ")[2] for line in out.splitlines()] == [line for _, line in LINES]
 
 
 async def test_following_our_server_to_its_end(tmp_path: Path) -> None:
