@@ -22,6 +22,7 @@ from policies.fields import steps_of
 
 DEPTH_MAX: Final = 64  # a Pod needs 12; hostile nesting exhausts the stack of whoever walks it
 NODES_MAX: Final = 2_000_000  # values per document, aliases counted as often as they are used (billion laughs)
+SUFFIXES: Final = (".yaml", ".yml", ".json")  # of files that are manifests
 TEXT_MAX: Final = 16 * 1024 * 1024  # bytes per file; the API server takes 3 MiB per request
 
 _SEPARATOR: Final = re.compile(r"^(?:---|\.\.\.)(?=[ \t\r\n]|$)", re.MULTILINE)

@@ -19,11 +19,10 @@ from typing import Final
 
 from watchfiles import awatch
 
-from policies.manifests import TEXT_MAX, FileEvent
+from policies.manifests import SUFFIXES, TEXT_MAX, FileEvent
 
 __all__ = ["FileEvent", "read_folder", "watch_folder"]
 
-SUFFIXES: Final = (".yaml", ".yml", ".json")
 LOSS_GRACE_MS: Final = 150  # editors that write in place leave a file empty, or away, for some milliseconds
 RESCAN_MS: Final = 1000  # links that point out of the folder give no notification, and a folder may be replaced
 REPLACED: Final = "is another one now, and empty: is its mount gone? What was in it stays in force until it has files"

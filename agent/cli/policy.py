@@ -15,6 +15,7 @@ class PolicyGroup(LazyGroup):
 
     table: ClassVar[Mapping[str, tuple[str, str, str]]] = {
         "explain": ("agent.cli.policy_explain", "explain", "Say who may talk to whom, and which rule says so."),
+        "validate": ("agent.cli.policy_validate", "validate", "Check manifests, as a node or as Cilium would."),
     }
 
 
