@@ -13,21 +13,39 @@
 
 #define SECOND 1000000000ULL
 
-static __always_inline bool opens(const struct packet *p)
+static __always_inline bool is_echo_request(const struct packet *p)
 {
-	return p->outer.protocol == PROTO_TCP && (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
+	return is_icmp(p->outer.protocol) && p->icmp_type == (p->outer.family == 4 ? 8 : 128);
 }
 
-/* Nobody opens a connection with this. */
+static __always_inline bool is_echo_answer(const struct packet *p)
+{
+	return is_icmp(p->outer.protocol) && p->icmp_type == (p->outer.family == 4 ? 0 : 129);
+}
+
+/* Never an answer, whatever an entry says. */
+static __always_inline bool opens(const struct packet *p)
+{
+	if (p->outer.protocol == PROTO_TCP)
+		return (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN;
+	return is_echo_request(p);
+}
+
+/* Of ICMP, echo only: the other types have nothing that tells one conversation from another, and each packet of theirs is
+ * judged for itself. */
+static __always_inline bool is_tracked(const struct packet *p)
+{
+	return !is_icmp(p->outer.protocol) || p->related || is_echo_request(p) || is_echo_answer(p);
+}
+
+/* Nobody opens a connection with this: it makes no entry. */
 static __always_inline bool only_answers(const struct packet *p)
 {
 	if (p->related)
 		return true;
 	if (p->outer.protocol == PROTO_TCP)
 		return p->tcp_flags & FLAG_RST || (p->tcp_flags & (FLAG_SYN | FLAG_ACK)) == (FLAG_SYN | FLAG_ACK);
-	if (is_icmp(p->outer.protocol))
-		return p->icmp_type == (p->outer.family == 4 ? 0 : 129);
-	return false;
+	return is_echo_answer(p) || !is_tracked(p);
 }
 
 static __always_inline void ct_key(struct ct_key *key, const struct packet *p, u32 ifindex, u8 direction)

@@ -241,7 +241,7 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 	int fate;
 
 	ct_key(&key, p, skb->ifindex, s->hook);
-	ct = ct_find(&key, now);
+	ct = is_tracked(p) ? ct_find(&key, now) : NULL;
 	if (p->related) {
 		fate = judge_related(skb, p, s, ct);
 		if (fate >= 0)

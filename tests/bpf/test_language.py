@@ -22,7 +22,7 @@ from policies.types import (
 )
 from tests.bpf.frames import ipv4, ipv6, send_frame
 from tests.bpf.galaxy import WORLD4, WORLD6
-from tests.bpf.stage import Stage
+from tests.bpf.stage import CLOSED, Stage
 
 pytestmark = pytest.mark.privileged
 LOCAL = 1 << 24  # identities of prefixes are numbered from here
@@ -122,6 +122,20 @@ def test_another_icmp_type_than_the_allowed_one_is_denied(stage: Stage) -> None:
     stage.enforce("server", ingress=stage.on(Protocol.ICMP, 8, stage.allow("client")))
     send(stage, 1, struct.pack("!BBHHH", 13, 0, 0, 1, 1) + bytes(12))  # timestamp request
     assert verdict(stage, server, icmp_type=13).verdict == -Reason.POLICY_DENIED
+
+
+def test_only_echo_has_answers(stage: Stage) -> None:
+    """Else one question of any type would let every other type in; and a question is never an answer."""
+    server = stage.galaxy.pods["server"]
+    stage.enforce("client", ingress=CLOSED)
+    for kind in (8, 13, 42):
+        send(stage, 1, struct.pack("!BBHHH", kind, 0, 0, 0, 0) + bytes(12))
+    stage.wait_event(lambda e: e.icmp_type == 42 and e.endpoint == server.ifindex, "the last question")
+    before = stage.dropped(Reason.POLICY_DENIED)
+    for kind in (8, 13, 14, 42):
+        question = struct.pack("!BBHHH", kind, 0, 0, 0, 0) + bytes(12)
+        send_frame(stage, "server", 0x0800, ipv4(stage, 1, question, sender="server", receiver="client"))
+    stage.wait(lambda: stage.dropped(Reason.POLICY_DENIED) == before + 4, "four drops")
 
 
 def test_icmp_of_one_family_does_not_allow_that_of_the_other(stage: Stage) -> None:
