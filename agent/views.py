@@ -19,6 +19,7 @@ from policies.types import (
     IDENTITY_WORLD_IPV6,
     Direction,
     Origin,
+    Protocol,
 )
 from policies.world import World
 
@@ -32,6 +33,7 @@ class NodeView:
         self._node_name = node_name
         self._labels = labels
         self._revision = node.revision
+        self._logs = {log.origin: log.value for log in node.logs}
         self._policies = {policy.group: policy for policy in node.policies}
         self._identities = {**_service_identities(node), **dict(_host_prefixes(node))}
         self._prefixes: PrefixMap[int] = PrefixMap()
@@ -94,10 +96,12 @@ class NodeView:
         rule = find_rule(policy.direction(record.direction), peer, record.protocol, self._target_port(record))
         if rule is None or (rule.verdict is Verdict.DENY) != (record.verdict is PacketVerdict.DROPPED):
             return ()
-        return tuple(self._policy_ref(origin) for origin in _objects(_origins(rule)))
+        return tuple(self._policy_ref(named, clauses) for named, clauses in _objects(_origins(rule)).items())
 
     def _target_port(self, record: PacketRecord) -> int:
-        """The port that the policy speaks of: egress policy is judged by the service's target port."""
+        """The port that the policy speaks of: of ICMP the type, of a service its target port."""
+        if record.protocol in (Protocol.ICMP, Protocol.ICMPV6):
+            return record.icmp_type
         if record.direction is Direction.INGRESS:
             return record.destination_port
         frontend = (record.destination_ip, record.destination_port, record.protocol)
@@ -115,11 +119,14 @@ class NodeView:
             workloads=workloads,
         )
 
-    def _policy_ref(self, origin: Origin) -> PolicyRef:
-        labels = [f"{_POLICY_LABEL}derived-from={origin.kind}", f"{_POLICY_LABEL}name={origin.name}"]
-        if origin.namespace:
-            labels.append(f"{_POLICY_LABEL}namespace={origin.namespace}")
-        return PolicyRef(origin.name, origin.namespace, origin.kind, tuple(sorted(labels)), self._revision)
+    def _policy_ref(self, named: Origin, clauses: list[Origin]) -> PolicyRef:
+        labels = [f"{_POLICY_LABEL}derived-from={named.kind}", f"{_POLICY_LABEL}name={named.name}"]
+        if named.namespace:
+            labels.append(f"{_POLICY_LABEL}namespace={named.namespace}")
+        logs = dict.fromkeys(self._logs[clause] for clause in sorted(clauses) if clause in self._logs)
+        return PolicyRef(
+            named.name, named.namespace, named.kind, tuple(sorted(labels)), self._revision, logs=tuple(logs)
+        )
 
 
 def labels_by_identity(allocator: IdentityAllocator, node: NodePolicy) -> dict[int, tuple[str, ...]]:
@@ -133,9 +140,13 @@ def _origins(rule: PeerRule) -> tuple[Origin, ...]:
     return (*rule.origins, *(rule.rule_set.origins if rule.rule_set else ()))
 
 
-def _objects(origins: Iterable[Origin]) -> list[Origin]:
-    """Each object once, sorted; implicit rules of our own are no objects."""
-    return sorted({Origin(o.kind, o.namespace, o.name, "") for o in origins if o.kind != "deflector"})
+def _objects(origins: Iterable[Origin]) -> dict[Origin, list[Origin]]:
+    """Each object once, sorted, with its clauses; implicit rules of our own are no objects."""
+    found: dict[Origin, list[Origin]] = {}
+    for origin in sorted(origins):
+        if origin.kind != "deflector":
+            found.setdefault(Origin(origin.kind, origin.namespace, origin.name, ""), []).append(origin)
+    return found
 
 
 def _service_identities(node: NodePolicy) -> dict[str, int]:

@@ -213,7 +213,9 @@ class Builder:
             flow.is_reply.value = False
         elif record.drop_reason != POLICY_DENY:
             return
-        policies = [_policy(policy) for policy in self.view.policies_of(record)]
+        deciding = self.view.policies_of(record)
+        flow.policy_log.extend(dict.fromkeys(text for policy in deciding for text in policy.logs))
+        policies = [_policy(policy) for policy in deciding]
         if record.direction is Direction.INGRESS:
             (flow.ingress_denied_by if denied else flow.ingress_allowed_by).extend(policies)
         elif record.direction is Direction.EGRESS:

@@ -30,13 +30,15 @@ class ServiceRef:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRef:
-    """A policy object that allowed or denied a connection. `labels` are `k8s:io.cilium.k8s.policy.*`, sorted."""
+    """A policy object that allowed or denied a connection. `labels` are `k8s:io.cilium.k8s.policy.*`, sorted; `logs`
+    is what the deciding clauses want said in flows (`log.value`)."""
 
     name: str
     namespace: str
     kind: str
     labels: tuple[str, ...] = ()
     revision: int = 0
+    logs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from agent.views import NodeView, labels_by_identity
 from flows.record import PacketKind, PacketRecord, PacketVerdict
-from policies.types import Direction
+from policies.types import Direction, Protocol
 from tests.policies.make import Node, peers, pod, policy, to_ports
 
 DEATHSTAR, TIEFIGHTER, XWING, SERVICE = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.96.0.1"
@@ -91,3 +92,22 @@ def test_an_allowed_connection_names_the_policy_that_allows_it() -> None:
 def test_a_default_deny_names_none() -> None:
     seen = view()
     assert seen.policies_of(verdict(XWING, PacketVerdict.DROPPED, seen)) == ()
+
+
+def test_a_deny_rule_is_named_and_what_its_author_wants_said() -> None:
+    denying = policy("no-rebels", ingressDeny=[{"fromEndpoints": peers({"org": "alliance"})}])
+    denying["spec"]["log"] = {"value": "rebels"}
+    seen = view(denying)
+    (ref,) = seen.policies_of(verdict(XWING, PacketVerdict.DROPPED, seen))
+    assert (ref.name, ref.logs) == ("no-rebels", ("rebels",))
+    assert seen.policies_of(verdict(TIEFIGHTER, PacketVerdict.REDIRECTED, seen))[0].logs == ()
+
+
+def test_the_policy_of_a_ping_is_found_by_its_type() -> None:
+    icmps = [{"fields": [{"family": "IPv4", "type": 8}]}]
+    seen = view(policy("ping", ingress=[{"fromEndpoints": peers({"org": "empire"}), "icmps": icmps}]))
+    ping = replace(
+        verdict(TIEFIGHTER, PacketVerdict.FORWARDED, seen), protocol=Protocol.ICMP, destination_port=0, icmp_type=8
+    )
+    assert [ref.name for ref in seen.policies_of(ping)] == ["ping"]
+    assert seen.policies_of(replace(ping, icmp_type=13)) == ()

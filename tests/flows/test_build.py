@@ -170,6 +170,13 @@ def test_policy_verdicts(verdict: PacketVerdict, reason: int, field: str, is_rep
         assert getattr(flow, field)[0].name == "rule1"
 
 
+def test_a_verdict_says_what_the_authors_of_its_policies_want_said() -> None:
+    policies = tuple(PolicyRef(name, "default", "CiliumNetworkPolicy", logs=("a", name)) for name in ("p", "q"))
+    record = drop(kind=PacketKind.POLICY_VERDICT, drop_reason=181)
+    assert list(packet(record, Galaxy(policies=policies)).policy_log) == ["a", "p", "q"]
+    assert not packet(drop(kind=PacketKind.POLICY_VERDICT), Galaxy(policies=policies)).policy_log
+
+
 def test_egress_verdicts_name_egress_policies() -> None:
     record = drop(kind=PacketKind.POLICY_VERDICT, verdict=PacketVerdict.FORWARDED, direction=Direction.EGRESS)
     flow = packet(record, Galaxy(policies=(PolicyRef("a", "b", "CiliumNetworkPolicy"),)))
