@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import h2.config
 import h2.connection
 import h2.events
@@ -189,6 +191,8 @@ async def test_many_and_large_headers_pass(one: World, server: Origin) -> None:
     client = await one.client()
     assert (await client.get("/a", headers=tuple(many))).status == 200
     assert server.heads[-1].count(b"\r\nX-") == len(many)
+    assert (await client.get("/a", headers=(("X-Large", "v" * 60_000),))).status == 200
+    assert b"v" * 60_000 in server.heads[-1]
 
 
 async def test_a_malformed_stream_does_not_end_the_others_of_its_connection(one: World, server: Origin) -> None:
@@ -209,6 +213,51 @@ async def test_the_answer_to_head_and_interim_answers_pass(one: World) -> None:
         if answer.status == 103:
             answer = await client.send(b"", has_body=False)
         assert (answer.status, answer.headers["content-length"]) == (200, "1000")
+
+
+# -- gRPC --------------------------------------------------------------------------------------------------------------
+
+
+class Hangar(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Two methods, which echo; one of them for as long as it is spoken to."""
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        if details.method.endswith("/Land"):
+            return grpc.unary_unary_rpc_method_handler(self._land)
+        return grpc.stream_stream_rpc_method_handler(self._talk)
+
+    async def _land(self, message: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("x-bay", "94"),))
+        return message
+
+    async def _talk(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for message in messages:
+            yield message
+
+
+async def test_grpc_is_judged_by_method_and_passes_with_its_trailers_and_streams(one: World) -> None:
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Hangar(),))
+    one.origin_port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        await one.apply(rule("POST", r"/hangar\.Hangar/(Land|Talk)"))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{one.port}") as channel:
+            landing = channel.unary_unary("/hangar.Hangar/Land")(b"falcon", timeout=BOUND_S)
+            assert await landing == b"falcon"
+            assert ("x-bay", "94") in tuple(await landing.trailing_metadata())
+            talk = channel.stream_stream("/hangar.Hangar/Talk")(timeout=BOUND_S)
+            for word in (b"stay", b"on", b"target"):
+                await talk.write(word)
+                assert await talk.read() == word
+            await talk.done_writing()
+            assert await talk.read() is grpc.aio.EOF
+            with pytest.raises(grpc.aio.AioRpcError) as denied:
+                await channel.unary_unary("/hangar.Hangar/Explode")(b"", timeout=BOUND_S)
+        assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert (denied.value.details() or "").strip() == "Access denied"
+    finally:
+        await server.stop(None)
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
