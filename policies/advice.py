@@ -141,7 +141,7 @@ def _is_covered(narrow: Clause, broad: Clause, *, is_later: bool) -> bool:
         return False
     if not peers_cover(broad.peers, narrow.peers):
         return False
-    if broad.action is narrow.action and broad.peers == narrow.peers and broad.to_ports == narrow.to_ports:
+    if broad.action is narrow.action and broad.peers == narrow.peers and _asked(broad) == _asked(narrow):
         return is_later
     if broad.action is Action.ALLOW:
         if any(entry.http for entry in narrow.to_ports):
@@ -157,6 +157,11 @@ def _is_covered(narrow: Clause, broad: Clause, *, is_later: bool) -> bool:
         ports_cover(narrow.to_ports, entry) for entry in broad.to_ports or (None,)
     )
     return is_later or not mutual or broad.action is not narrow.action
+
+
+def _asked(clause: Clause) -> list[tuple[object, ...]]:
+    """Its ports and requests, without where they are written."""
+    return [(entry.ports, tuple(rule.match_key for rule in entry.http)) for entry in clause.to_ports]
 
 
 def _voids(broad: Clause, narrow: Clause, entry: ToPorts) -> bool:

@@ -60,9 +60,8 @@ def fallback(raw: Any, findings: Findings) -> Policy | None:
     spec = raw.get("spec")
     if not findings.name or not isinstance(spec, dict) or spec.get("podSelector") is None:
         return None
-    aside = Findings()
+    aside = Findings(findings.kind, findings.namespace, findings.name)
     subject = _subject(spec["podSelector"], ROOT, aside)
-    subject = Selector.of([*subject.requirements, _in_namespace(findings.namespace)])
     if aside.errors:
         return None
     enforces = set(_read_types(spec, ROOT, aside))
