@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from policies.crd_scope import Scope
 from policies.errors import Reason
 from policies.fields import Findings, Path, Raw, Schema, items, mapping, submap, text
-from policies.ir import HeaderAction, HeaderMatch, HttpRule, MatchKey, Mismatch
+from policies.ir import FRAMING_HEADERS, HeaderAction, HeaderMatch, HttpRule, MatchKey, Mismatch
 from policies.rules import SecretHeader, SecretRule
 from policies.sanitize import (
     Refused,
@@ -126,6 +126,8 @@ def _read_match(raw: Raw, path: Path, findings: Findings) -> Expected:
     if value is not None and header_value_fault(value):
         findings.ours(path / "value", Reason.BAD_HEADER, f"no request can have this value in header {name}")
     mismatch = _read_mismatch(raw, path, findings)
+    if mismatch not in (None, Mismatch.LOG) and name.lower() in FRAMING_HEADERS:
+        findings.ours(path / "mismatch", Reason.BAD_HEADER, f"{name} cannot be changed, only LOG is possible")
     if raw.get("secret") is not None:
         return _read_secret(raw, path, findings, (name.lower(), mismatch, value))
     return HeaderMatch(name.lower(), value) if mismatch is None else HeaderAction(name.lower(), mismatch, value)

@@ -78,9 +78,18 @@ class Mismatch(StrEnum):
     REPLACE = "REPLACE"
 
 
+# What a message is framed by, and whom it is for: with another value the verdict would be about another message.
+FRAMING_HEADERS = frozenset(
+    ("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class HeaderAction:
-    """An entry of headerMatches with a mismatch action (facts 4.3); one without (FAIL) is a HeaderMatch."""
+    """An entry of headerMatches with a mismatch action (facts 4.3); one without (FAIL) is a HeaderMatch.
+
+    FRAMING_HEADERS can be logged only.
+    """
 
     name: str
     mismatch: Mismatch

@@ -25,7 +25,7 @@ from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC
 from envoy.extensions.filters.http.set_metadata.v3.set_metadata_pb2 import Config as SetMetadata
 from google.protobuf.message import Message
 
-from policies.ir import REDACTED, HeaderAction, HeaderMatch, HttpRule, Mismatch, Secret
+from policies.ir import FRAMING_HEADERS, REDACTED, HeaderAction, HeaderMatch, HttpRule, Mismatch, Secret
 from xds import denial
 from xds.matching import OnMatch, Predicate, condition_tests, expected, fails, holds, regex, seen_as, write_and
 from xds.resources import TYPE_PREFIX, pack
@@ -35,11 +35,6 @@ CHAIN_TYPE = TYPE_PREFIX + ExtensionWithMatcher.DESCRIPTOR.full_name
 
 # Each costs a request a few thousand instructions, matched or not: they stand in a row, as order is theirs to keep.
 MAX_RULES = 256
-
-# What a message is framed by, and where it goes: changing it would change what the verdict was about.
-NOT_TO_BE_CHANGED = frozenset(
-    ("host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect")
-)
 
 _Append = HeaderValueOption.HeaderAppendAction
 
@@ -76,7 +71,7 @@ def _is_idle(action: HeaderAction) -> bool:
 
 def _of_action(action: HeaderAction) -> ExtensionWithMatcher:
     name = seen_as(action.name)
-    if action.mismatch is not Mismatch.LOG and name in NOT_TO_BE_CHANGED:
+    if action.mismatch is not Mismatch.LOG and name in FRAMING_HEADERS:
         raise ValueError(f"headerMatches: {action.name} cannot be changed, only LOG is possible")
     wanted = HeaderMatch(action.name, action.value)
     unmet = [fails(expected(wanted))]

@@ -47,6 +47,11 @@ TRAPS: dict[str, tuple[dict[str, Any], str, Reason]] = {
         f"{AT_HTTP}.headerMatches[0].name",
         Reason.BAD_HEADER,
     ),
+    "4.3 an action on what frames a message": (
+        http("headerMatches: [{name: Host, value: h, mismatch: REPLACE}]"),
+        f"{AT_HTTP}.headerMatches[0].mismatch",
+        Reason.BAD_HEADER,
+    ),
     "8 endPort before port": (port('port: "90", endPort: 80'), f"{AT_PORT}.endPort", Reason.BAD_PORT),
     "9 endPort behind a name": (port("port: http, endPort: 90"), f"{AT_PORT}.endPort", Reason.BAD_PORT),
     "10 octal": (port('port: "010"'), f"{AT_PORT}.port", Reason.BAD_PORT),
