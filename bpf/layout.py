@@ -241,7 +241,7 @@ ENDPOINT = Struct(
     ),
 )
 IPCACHE_KEY = Struct("ipcache_key", (("prefixlen", "I"), ("family", "B"), ("pad", "3x"), ("address", "16s")))
-IPCACHE_VALUE = Struct("ipcache_value", (("identity", "I"),))
+IPCACHE_VALUE = Struct("ipcache_value", (("identity", "I"), ("ifindex", "I")))
 POLICY_KEY = Struct(
     "policy_key",
     (("prefixlen", "I"), ("group", "I"), ("identity", "I"), ("direction", "B"), ("protocol", "B"), ("port", "2s")),
@@ -481,14 +481,21 @@ def ipcache_key(prefix: str) -> bytes:
     )
 
 
+def host_prefix_key(address: str) -> bytes:
+    """The key of this one address."""
+    family, raw = address_bytes(address)
+    return _IPCACHE_KEY.pack(IPCACHE_FIXED_BITS + (32 if family == 4 else 128), family, raw)
+
+
 def prefix_length(key: bytes) -> int:
     """Of a packed key of an LPM map, in bits, with those that come before the address or port."""
     length: int = _PREFIX.unpack_from(key)[0]
     return length
 
 
-def ipcache_value(identity: int) -> bytes:
-    return _IPCACHE_VALUE.pack(identity)
+def ipcache_value(identity: int, ifindex: int = 0) -> bytes:
+    """`ifindex` is that of the veth behind which the address lives, 0 if it is not a pod's of this node."""
+    return _IPCACHE_VALUE.pack(identity, ifindex)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ room for is closed, and said: the groups with the most entries, until the rest f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from bpf.entries import Desired, Entries, GroupEntries, Place, Run
@@ -22,14 +22,15 @@ from bpf.layout import (
     Scope,
     endpoint_key,
     endpoint_value,
+    host_prefix_key,
     ipcache_key,
     ipcache_value,
     policy_value,
     service_key,
     service_value,
 )
-from policies.ir import Address, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
-from policies.types import ALL_PORTS, Direction, PortRange, Protocol
+from policies.ir import EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
+from policies.types import ALL_PORTS, IDENTITY_UNKNOWN, Direction, PortRange, Protocol
 
 PORT_BITS = 16
 CLOSED = ENFORCED_INGRESS | ENFORCED_EGRESS
@@ -64,7 +65,7 @@ def desired(node: NodePolicy, ports: Mapping[str, int], known: Desired = NOTHING
             endpoint_key(e.id): endpoint_value(e.group, enforced.get(e.group, CLOSED), e.addresses)
             for e in node.endpoints[: CAPACITY["endpoints"]]
         },
-        ipcache=_ipcache(node.addresses, prefixes),
+        ipcache=_ipcache(node, prefixes),
         policy={group: entries for group, entries in groups.items() if group not in closed},
         services={
             service_key(s.address, s.port, s.protocol): service_value(s.identity, s.target_port) for s in node.services
@@ -84,13 +85,19 @@ def _with_known(made: Desired, known: Desired) -> Desired:
     return replace(made, **{name: getattr(known, name) for name in same})
 
 
-def _ipcache(addresses: Sequence[Address], prefixes: Mapping[str, bytes]) -> Entries:
+def _ipcache(node: NodePolicy, prefixes: Mapping[str, bytes]) -> Entries:
     """Where two claim one prefix, the smaller identity has it: reserved ones before pods, pods before CIDRs."""
     lives: dict[bytes, int] = {}
-    for address in addresses:
+    for address in node.addresses:
         key = prefixes[address.prefix]
         lives[key] = min(address.identity, lives.get(key, address.identity))
-    return {key: ipcache_value(identity) for key, identity in lives.items()}
+    here = {host_prefix_key(a): (e.group, e.id) for e in node.endpoints for a in e.addresses}
+    nowhere = (IDENTITY_UNKNOWN, 0)
+    return {
+        key: ipcache_value(identity, place if identity == group else 0)
+        for key, identity in lives.items()
+        for group, place in (here.get(key, nowhere),)
+    }
 
 
 # --- room --------------------------------------------------------------------------------------------------------

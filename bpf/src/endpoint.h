@@ -30,17 +30,30 @@ static __always_inline bool is_own_source(const struct endpoint *ep, const struc
 	return false;
 }
 
-/* An address that no entry covers is the world's. */
-static __always_inline u32 identity_of(const struct address *address, u8 family)
+/* NULL: no entry covers the address. */
+static __always_inline const struct ipcache_value *find_peer(const struct address *address, u8 family)
 {
 	struct ipcache_key key = {};
-	struct ipcache_value *found;
 
 	key.prefixlen = IPCACHE_FIXED_BITS + (family == 4 ? 32 : 128);
 	key.family = family;
 	key.address = *address;
-	found = bpf_map_lookup_elem_((uintptr_t)MAP(IPCACHE), &key);
-	return found ? found->identity : IDENTITY_WORLD;
+	return bpf_map_lookup_elem_((uintptr_t)MAP(IPCACHE), &key);
+}
+
+/* An address that no entry covers is the world's. */
+static __always_inline u32 identity_of(const struct address *address, u8 family)
+{
+	const struct ipcache_value *peer = find_peer(address, family);
+
+	return peer ? peer->identity : IDENTITY_WORLD;
+}
+
+/* The source of a packet on its way to a pod is another pod of this node, but it did not come from there: from_pod has not
+ * seen it. What the host itself sends (the proxy, with its clients' addresses) has come in nowhere. */
+static __always_inline bool is_from_elsewhere(struct __sk_buff *skb, const struct ipcache_value *peer)
+{
+	return peer->ifindex && skb->ingress_ifindex && skb->ingress_ifindex != peer->ifindex;
 }
 
 static __always_inline bool is_node(u32 identity)

@@ -80,12 +80,13 @@ static __always_inline int judge_related(struct __sk_buff *skb, const struct pac
 
 /* Ask the policy of one direction. Against the hook's own direction the packet is an answer, and what it answers to is
  * judged: the peer is the same, the port is that of the side that was opened to. Fills the story's identity. */
-static __always_inline int ask_policy(const struct packet *p, struct story *s, const struct endpoint *ep, u8 direction,
-				      struct decision *d)
+static __always_inline int ask_policy(struct __sk_buff *skb, const struct packet *p, struct story *s,
+				      const struct endpoint *ep, u8 direction, struct decision *d)
 {
 	u8 bit = direction == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS;
 	__be16 port = direction == s->hook ? p->outer.destination_port : p->outer.source_port;
 	const struct address *peer = s->hook == DIRECTION_EGRESS ? &p->outer.destination : &p->outer.source;
+	const struct ipcache_value *found;
 	int reason;
 
 	d->verdict = VERDICT_ALLOW;
@@ -99,8 +100,12 @@ static __always_inline int ask_policy(const struct packet *p, struct story *s, c
 		if (reason)
 			return reason;
 	}
-	if (!s->remote)
-		s->remote = identity_of(peer, p->outer.family);
+	if (!s->remote) {
+		found = find_peer(peer, p->outer.family);
+		s->remote = found ? found->identity : IDENTITY_WORLD;
+		if (found && s->hook == DIRECTION_INGRESS && is_from_elsewhere(skb, found))
+			return REASON_INVALID_SOURCE;
+	}
 	if (is_icmp(p->outer.protocol))
 		port = bpf_htons(p->icmp_type);
 	else if (!has_ports(p->outer.protocol))
@@ -153,7 +158,7 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 	s->direction = s->hook;
 	s->reply = REPLY_NO;
 	s->trace_reason = fresh ? TRACE_NEW : TRACE_ESTABLISHED;
-	reason = ask_policy(p, s, ep, s->hook, &d);
+	reason = ask_policy(skb, p, s, ep, s->hook, &d);
 	s->match_type = d.match_type;
 	s->tell_verdict = fresh && ep->enforced & (s->hook == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS);
 	if (!reason && d.verdict == VERDICT_REDIRECT && !tcp)
@@ -193,15 +198,15 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 
 /* The first packet that is seen of a connection is an answer: the connection must be allowed as it was opened. If it
  * should be the proxy's by now, the answer waits until the side that opened it speaks, and is reset. */
-static __always_inline int judge_backward(const struct packet *p, struct story *s, const struct endpoint *ep,
-					  const struct ct_key *key, u8 direction, u64 now)
+static __always_inline int judge_backward(struct __sk_buff *skb, const struct packet *p, struct story *s,
+					  const struct endpoint *ep, const struct ct_key *key, u8 direction, u64 now)
 {
 	struct ct_value value = { .direction = direction };
 	struct decision d;
 	int reason;
 
 	reply_story(s, direction);
-	reason = ask_policy(p, s, ep, direction, &d);
+	reason = ask_policy(skb, p, s, ep, direction, &d);
 	if (!reason && d.verdict == VERDICT_REDIRECT)
 		reason = REASON_SOCKET_LOOKUP_FAILED;
 	if (!reason)
@@ -227,7 +232,7 @@ static __always_inline int judge_unknown(struct __sk_buff *skb, const struct pac
 	if (role == ROLE_NONE && !only_answers(p)) {
 		direction = who_opened(skb, key, s->hook);
 		if (direction != s->hook)
-			return judge_backward(p, s, ep, key, direction, now);
+			return judge_backward(skb, p, s, ep, key, direction, now);
 	}
 	return judge_forward(skb, p, s, ep, key, NULL, role == ROLE_ACCEPTED, now);
 }

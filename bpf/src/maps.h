@@ -41,6 +41,7 @@ struct ipcache_key {
 
 struct ipcache_value {
 	u32 identity;
+	u32 ifindex; /* of a pod of this node: where its packets come from; else 0 */
 };
 
 /* policy: longest prefix on protocol and port, for one group, identity and direction */

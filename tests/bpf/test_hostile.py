@@ -193,6 +193,31 @@ def test_nobody_speaks_for_another(stage: Stage, source: str) -> None:
     counted(stage, Reason.INVALID_SOURCE, IP6 if ":" in source else IP, readdressed(made, source))
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_nobody_outside_speaks_for_a_pod_of_this_node(stage: Stage, family: int) -> None:
+    """Reverse path filters may be loose: a datagram with the client's address comes in by the uplink."""
+    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
+    stage.enforce("server", ingress=stage.on(Protocol.UDP, 80, stage.allow("client")))
+    strictness = stage.galaxy.on_node("sysctl", "-n", "net.ipv4.conf.uplink.rp_filter").strip()
+    stage.galaxy.on_node("sysctl", "-qw", "net.ipv4.conf.uplink.rp_filter=0")
+    bits = 32 if family == 4 else 128
+    address = f"{client.address(family)}/{bits}"
+    run("ip", "-n", stage.galaxy.world, "addr", "add", address, "dev", "lo", *(["nodad"] if family == 6 else []))
+    try:
+        forging = stage.galaxy.udp(stage.galaxy.world, client.address(family))
+        forging.sendto(b"it is me", (server.address(family), 80))
+        drop = stage.wait_drop(Reason.INVALID_SOURCE, endpoint=server.ifindex)
+        assert (drop.source, drop.destination_port) == (client.address(family), 80)
+        honest = stage.galaxy.udp(client.namespace, client.address(family))
+        honest.sendto(b"no, me", (server.address(family), 80))
+        stage.wait_event(
+            lambda e: (e.endpoint, e.type, e.verdict) == (server.ifindex, EventType.VERDICT, 0), "the client's verdict"
+        )
+    finally:
+        run("ip", "-n", stage.galaxy.world, "addr", "del", address, "dev", "lo")
+        stage.galaxy.on_node("sysctl", "-qw", f"net.ipv4.conf.uplink.rp_filter={strictness}")
+
+
 @pytest.mark.parametrize("source", ["fe80::99", HOST6, NODE6, "::1", "::"])
 def test_a_link_local_source_stays_on_the_link(stage: Stage, source: str) -> None:
     counted(stage, Reason.INVALID_SOURCE, IP6, readdressed(ipv6(stage, 6, tcp(SYN)), source))

@@ -219,6 +219,15 @@ def test_where_a_cidr_claims_a_pods_address_the_pod_has_it() -> None:
         assert held[ipcache_key("10.0.0.0/24")] == ipcache_value(cidr)
 
 
+def test_a_pod_of_this_node_is_known_by_its_wire_too() -> None:
+    addresses = (Address("10.0.0.7/32", GROUP), Address("10.0.0.8/32", EMPIRE), Address("fd00::7/128", GROUP))
+    here = replace(node(), addresses=addresses)
+    held = desired(here, {}).ipcache
+    assert held[ipcache_key("10.0.0.7/32")] == ipcache_value(GROUP, 7)
+    assert held[ipcache_key("fd00::7/128")] == ipcache_value(GROUP, 7)
+    assert held[ipcache_key("10.0.0.8/32")] == ipcache_value(EMPIRE)
+
+
 # --- reuse -------------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +330,7 @@ def test_pods_are_enforced_only_when_their_rules_and_peers_are_there() -> None:
 
 def test_addresses_change_from_the_longest_prefix_down_and_go_from_the_shortest_up() -> None:
     wide, narrow = ipcache_key("10.0.0.0/8"), ipcache_key("10.0.0.7/32")
-    both = Desired(ipcache={wide: b"\1\0\0\0", narrow: b"\2\0\0\0"})
+    both = Desired(ipcache={wide: ipcache_value(1), narrow: ipcache_value(2)})
     assert [k for k, _ in diff(both, Desired()).steps[0].writes] == [narrow, wide]
     assert list(diff(Desired(), both).steps[0].deletes) == [wide, narrow]
 
