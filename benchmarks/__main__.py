@@ -19,6 +19,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from benchmarks import compile as compiling
 from benchmarks import enforcement, intake, memory, packets, restart, rules, scorecard, throughput, visibility
 from benchmarks.errors import NotMeasured
 from benchmarks.figures import UnknownFigure, benchmarks_for
@@ -30,6 +31,7 @@ OUTPUT = Path("build/bench.json")
 # In this order: memory wants a fresh node, and the many rules of `rules` would be felt by whatever came after.
 BENCHMARKS: dict[str, Callable[[Stage], dict[str, float]]] = {
     "intake": intake.measure,
+    "compile": compiling.measure,
     "memory": memory.measure,
     "enforcement": enforcement.measure,
     "visibility": visibility.measure,

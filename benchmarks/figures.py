@@ -12,6 +12,7 @@ from dataclasses import dataclass
 HIGHER, LOWER = "higher", "lower"
 RULE_FORMS = ("exact", "prefix", "regex")
 RULE_COUNTS = (1, 100, 1_000, 10_000)
+POLICY_COUNTS = (10, 100, 1_000, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,23 @@ FIGURES: tuple[Figure, ...] = (
     Figure("flows_per_second", "entries/s CPU", HIGHER, "intake", 50_000),
     Figure("built_flows_per_second", "flows/s CPU", HIGHER, "intake"),
     Figure("entries_per_second_unread", "entries/s CPU", HIGHER, "intake"),
+    Figure("compile_cold_s", "s CPU", LOWER, "compile", 3),
+    Figure("policy_edit_ms", "ms CPU", LOWER, "compile", 50),
+    Figure("identity_add_ms", "ms CPU", LOWER, "compile", 10),
+    Figure("compile_rss_mb", "MB", LOWER, "compile", 250),
+    Figure("compile_rss_before_mb", "MB", LOWER, "compile"),
+    Figure("clusterwide_edit_ms", "ms CPU", LOWER, "compile"),
+    *(Figure(f"slots_{change}_ms", "ms CPU", LOWER, "compile") for change in ("cold", "edit", "identity_add")),
+    *(
+        Figure(f"{name}_{count}", unit, LOWER, "compile")
+        for name, unit in (
+            ("compile_cold_s", "s CPU"),
+            ("policy_edit_ms", "ms CPU"),
+            ("identity_add_ms", "ms CPU"),
+            ("compile_rss_mb", "MB"),
+        )
+        for count in POLICY_COUNTS
+    ),
     Figure("agent_rss_mb", "MB", LOWER, "memory", 150),
     Figure("agent_rss_start_mb", "MB", LOWER, "memory"),
     Figure("agent_rss_loaded_mb", "MB", LOWER, "memory"),

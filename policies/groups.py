@@ -64,13 +64,14 @@ class GroupBook:
         last call."""
         known = self._groups
         self._groups = {group: known.get(group) or _Group() for group in sorted(groups)}
-        before = set(self._merged)
+        before = set(map(id, self._merged.values()))
         for group, state in self._groups.items():
             self._remake(group, state, groups[group])
         used = {id(merged) for state in self._groups.values() for merged in state.merged.values()}
-        self._merged = {key: merged for key, merged in self._merged.items() if id(merged) in used}
-        for key, merged in self._merged.items():
-            if key in before:  # the others were made of the peer sets as they are now
+        if not used >= {id(merged) for merged in self._merged.values()}:
+            self._merged = {key: merged for key, merged in self._merged.items() if id(merged) in used}
+        for merged in self._merged.values():
+            if id(merged) in before:  # the others were made of the peer sets as they are now
                 merged.follow(changed)
         self.errors = [error for group, state in self._groups.items() for error in self._failures(group, state)]
         return tuple(self._policy(group, state) for group, state in self._groups.items())

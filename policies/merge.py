@@ -35,6 +35,8 @@ _HOST: Final = FrozenBitMap([IDENTITY_HOST])
 NAMED_MAX: Final = 3_000_000
 # From here on moving identities one by one costs more than splitting them anew.
 _MOVES_MAX: Final = 256
+# Classes of a piece whose shapes are remembered.
+_KNOWN_MAX: Final = 1024
 
 
 class MergeFailed(Exception):
@@ -61,6 +63,7 @@ class Inputs:
 
 
 _Entry = tuple[Shape, int]  # a shape, and the bit of its peers: 0 for anybody
+_Replaced = tuple[PeerRule | None, PeerRule | None]  # a rule, and the one in its place
 
 
 class MergedDirection:
@@ -94,12 +97,19 @@ class MergedDirection:
 
     def _move(self, moved: BitMap, flips: Mapping[PeerSet, BitMap]) -> None:
         journeys: dict[tuple[int, int], BitMap] = {}
+        touched = 0
         for identity in moved:
-            now = sum(bit for peers, bit in self.sets.items() if identity in peers.members)
-            before = now ^ sum(self.sets[peers] for peers, there in flips.items() if identity in there)
+            now = before = 0
+            for peers, bit in self.sets.items():
+                if identity in peers.members:
+                    now |= bit
+            for peers, there in flips.items():
+                if identity in there:
+                    before |= self.sets[peers]
+            before ^= now
+            touched |= before | now
             journeys.setdefault((before, now), BitMap()).add(identity)
-        touched = [piece for piece in self._pieces if piece.move(journeys)]
-        if touched:
+        if [piece for piece in self._pieces if piece.relevant & touched and piece.move(journeys)]:
             self._publish()
 
     def _build(self) -> None:
@@ -163,7 +173,7 @@ class MergedDirection:
         return pieces
 
     def _publish(self) -> None:
-        self.policy = DirectionPolicy(True, tuple(piece.policy for piece in self._pieces if piece.policy is not None))
+        self.policy = DirectionPolicy(True, tuple([piece.policy for piece in self._pieces if piece.policy is not None]))
 
 
 def _own(clause: BoundClause, own_ports: OwnPorts) -> Iterable[Shape]:
@@ -206,63 +216,101 @@ class _Piece:
     ) -> None:
         self.policy: PortPolicy | None = None  # if it says anything; the same object until that changes
         self._place = place
+        # Who is in none of these sets is of no concern here.
+        self.relevant = cover.mask if cover.has_wildcard or base is None else cover.own_mask
         self._cover = cover
         self._base = base
         self._implicit, self._rule_sets = common
         self._rules: dict[tuple[Shape, ...], PeerRule] = {}  # by the shapes that decide
-        self._fixed: tuple[PeerRule, ...] = ()
+        self._known: dict[int, tuple[Shape, ...]] = {}  # shapes that decide about a class to be named
 
     def fill(self, split: Iterable[Class], host_mask: int) -> int:
         """Take in all classes; how many identities are named."""
         cover = self._cover
-        relevant = cover.mask if cover.has_wildcard or self._base is None else cover.own_mask
         by_mask: dict[int, list[BitMap]] = {}
         for mask, members in split:
-            if mask & relevant:
+            if mask & self.relevant:
                 by_mask.setdefault(mask & cover.mask, []).append(members)
         found: dict[tuple[Shape, ...], list[BitMap]] = {}
         for mask, parts in by_mask.items():
             if deciding := self._named(mask):
                 found.setdefault(deciding, []).extend(parts)
         self._rules = {shapes: self._rule(shapes, _union(parts)) for shapes, parts in found.items()}
-        self._fixed = tuple(self._wildcard_and_host(host_mask))
-        self._renew()
+        self._publish(sorted([*self._wildcard_and_host(host_mask), *self._rules.values()], key=_first))
         return sum(len(rule.identities) for rule in self._rules.values())
 
     def move(self, journeys: Mapping[tuple[int, int], BitMap]) -> bool:
         """Identities change their classes; whether that changes anything here."""
-        changed = False
+        moves: list[_Replaced] = []
+        all_bits, relevant, known = self._cover.mask, self.relevant, self._known
         for (before, now), members in journeys.items():
-            if not (before ^ now) & self._cover.mask:
+            if not (before | now) & relevant or not (before ^ now) & all_bits:
                 continue
-            old, new = self._named(before), self._named(now)
+            if (old := known.get(before & all_bits)) is None:
+                old = self._named(before)
+            if (new := known.get(now & all_bits)) is None:
+                new = self._named(now)
             if old == new:
                 continue
-            changed = True
             if old:
-                self._set(old, self._rules[old].identities - members)
+                moves.append(self._put(old, self._rules[old].identities - members))
             if new:
-                known = self._rules.get(new)
-                self._set(new, FrozenBitMap(members) if known is None else known.identities | members)
-        if changed:
-            self._renew()
-        return changed
+                there = self._rules.get(new)
+                moves.append(self._put(new, there.identities | members if there else FrozenBitMap(members)))
+        if moves:
+            self._replace(moves)
+        return bool(moves)
 
-    def _set(self, shapes: tuple[Shape, ...], identities: FrozenBitMap) -> None:
-        known = self._rules.get(shapes)
+    def _put(self, shapes: tuple[Shape, ...], identities: FrozenBitMap) -> _Replaced:
+        """These identities, and no others, are what these shapes decide about."""
+        known = self._rules.pop(shapes, None)
         if not identities:
-            del self._rules[shapes]
-        elif known is None:
-            self._rules[shapes] = self._rule(shapes, identities)
+            return known, None
+        if known is None:
+            rule = self._rule(shapes, identities)
         else:
-            self._rules[shapes] = PeerRule(identities, known.verdict, known.origins, known.rule_set)
+            rule = PeerRule(identities, known.verdict, known.origins, known.rule_set)
+        self._rules[shapes] = rule
+        return known, rule
+
+    def _replace(self, moves: Iterable[_Replaced]) -> None:
+        """The policy with other rules in the place of some."""
+        peers = list(self.policy.peers) if self.policy is not None else []
+        is_sorted = True
+        for old, new in moves:
+            if old is None:
+                peers += [new] if new is not None else []
+                is_sorted = False
+                continue
+            at = 0
+            while peers[at] is not old:
+                at += 1
+            if new is None:
+                del peers[at]
+            else:
+                peers[at] = new
+                is_sorted = is_sorted and old.identities[0] == new.identities[0]
+        self._publish(peers if is_sorted else sorted(peers, key=_first))
+
+    def _publish(self, peers: Iterable[PeerRule]) -> None:
+        rules = tuple(peers)
+        self.policy = PortPolicy(*self._place, rules) if rules else None
 
     def _named(self, mask: int) -> tuple[Shape, ...]:
         """The shapes that decide about a class that the piece has to name; none for other classes."""
+        mask &= self._cover.mask
+        found = self._known.get(mask)
+        if found is None:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            found = self._known[mask] = self._to_name(mask)
+        return found
+
+    def _to_name(self, mask: int) -> tuple[Shape, ...]:
         cover, base = self._cover, self._base
         deciding = cover.deciding(mask)
         if base is None:
-            return deciding if mask & cover.mask else ()
+            return deciding if mask else ()
         if cover.has_wildcard:
             # Whom all protocols name would be found there before this wildcard.
             is_named_there = mask & base._cover.mask
@@ -287,9 +335,9 @@ class _Piece:
     def _rule(self, shapes: tuple[Shape, ...], identities: FrozenBitMap) -> PeerRule:
         return _peer_rule(decide(shapes, self._rule_sets), identities)
 
-    def _renew(self) -> None:
-        rules = sorted((*self._fixed, *self._rules.values()), key=lambda rule: rule.identities[0])
-        self.policy = PortPolicy(*self._place, tuple(rules)) if rules else None
+
+def _first(rule: PeerRule) -> int:
+    return rule.identities[0]
 
 
 def _denials(cover: _Cover, host_mask: int) -> tuple[Shape, ...]:
