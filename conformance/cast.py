@@ -9,7 +9,7 @@ from conformance.expectation import Parties
 from conformance.galaxy import NODE, WORLD, Galaxy
 from conformance.http1 import authority
 from conformance.probes import Call, Ports
-from conformance.scenario import Open, Outcome, Probe, Traffic
+from conformance.scenario import Open, Outcome, Probe, Target, Traffic
 
 
 class Cast:
@@ -50,7 +50,12 @@ class Cast:
             dialled_ip=call.remote[0],
             authority=host,
             client_port=call.local[1],
+            ports=(call.remote[1], self._served_port(probe.target)),
         )
+
+    def _served_port(self, target: Target) -> int:
+        is_service = target.kind == "service"
+        return self._galaxy.blueprint.service(target.name).target_port if is_service else target.port
 
     def _destination(self, call: Call) -> str:
         target = call.probe.target

@@ -16,6 +16,7 @@ from conformance.scenario import GRPC, INGRESS, Outcome, Probe
 
 DENIED_STATUS, DENIED_BODY = 403, "Access denied\r\n"
 REDIRECT_STATUS = 307  # Envoy's UNESCAPE_AND_REDIRECT
+GRPC_REFUSAL_STATUS = 200  # of HTTP: what is wrong with a call is in its trailers
 GRPC_DENIED, GRPC_DENIED_DETAILS = 7, DENIED_BODY  # PERMISSION_DENIED
 DENY_REASON = "POLICY_DENY"  # of a deny rule; POLICY_DENIED is what nobody allows
 ECHO = {4: 8, 6: 128}
@@ -75,6 +76,12 @@ class Parties:
     dialled_ip: str
     authority: str
     client_port: int
+    ports: tuple[int, int] = (80, 80)  # that is dialled, and that the server listens at
+
+    def port_at(self, direction: str) -> str:
+        """The server's port as the flows of this direction name it (a pattern)."""
+        dialled, served = self.ports
+        return str(served) if direction == INGRESS or dialled == served else f"~{dialled}|{served}"
 
     def destination_at(self, direction: str) -> str:
         """The server as the flows of this direction name it."""
@@ -107,8 +114,8 @@ def answer_problems(probe: Probe, parties: Parties, answer: Answer) -> list[str]
     denial = GRPC_DENIED_DETAILS if probe.request.http == GRPC else DENIED_BODY
     if probe.expect is Outcome.DENIED and probe.request.method != "HEAD" and answer.body != denial:
         problems.append(f"expected body {denial!r}, got {answer.body!r}")
-    if probe.body_has not in answer.body:
-        problems.append(f"expected a body with {probe.body_has!r}, got {answer.body!r}")
+    problems += [f"expected a body with {t!r}, got {answer.body!r}" for t in probe.body_has if t not in answer.body]
+    problems += [f"expected no {t!r} in the body {answer.body!r}" for t in probe.body_lacks if t in answer.body]
     return problems + _receipt_problems(probe, parties, answer)
 
 
@@ -171,12 +178,13 @@ def _verdict(probe: Probe, parties: Parties, direction: str) -> Pattern:
 def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
     assert probe.request is not None
     denied_here = probe.expect is Outcome.DENIED and direction == probe.at[-1]
-    status = DENIED_STATUS if probe.expect is Outcome.DENIED else probe.status
+    refused = GRPC_REFUSAL_STATUS if probe.request.http == GRPC else DENIED_STATUS
+    status = refused if probe.expect is Outcome.DENIED else probe.status
     protocol = "HTTP/2" if probe.request.http in ("2", GRPC) else "HTTP/1.1"
     method, url = probe.request.method, f"http://{parties.authority}{probe.judged or probe.request.path}"
     common = {"event": "l7", "direction": direction.upper(), "l4": "TCP", "method": method, "url": url,
               "protocol": protocol}  # fmt: skip
-    port, server = str(probe.target.port), parties.destination_at(direction)
+    port, server = parties.port_at(direction), parties.destination_at(direction)
     there = {"source": parties.source, "destination": server, "destination_port": port}
     back = {"source": server, "destination": parties.source, "source_port": port}
     request = {

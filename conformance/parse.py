@@ -1,12 +1,13 @@
 """The strict parse of suites: plain YAML data to conformance.scenario values. Pure.
 
 Whatever is not known is refused with its field path. Policies may stand in the suite, by name, or in the scenario that
-alone has them (`policy:`).
+alone has them (`policy:`). `defaults` are fields that every probe has if it does not say otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from conformance.blueprint import Blueprint
@@ -25,6 +26,7 @@ from conformance.scenario import (
     Open,
     Order,
     Policy,
+    Probe,
     Refuse,
     Remove,
     Scenario,
@@ -35,6 +37,15 @@ from conformance.scenario import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Makings:
+    """What the scenarios of a suite share: policies so far, the node's flags, fields that every probe has."""
+
+    policies: dict[str, Policy]
+    flags: tuple[str, ...]
+    defaults: Mapping[str, Any]
+
+
 def parse_suite(value: Any) -> Suite:
     """Plain data to a Suite. Raises SuiteError with the field path."""
     top = Fields.of(value, "suite")
@@ -42,9 +53,10 @@ def parse_suite(value: Any) -> Suite:
     galaxy = parse_galaxy(top.take("galaxy", (str, dict)), name)
     versions = Fields.of(top.take("policies", dict, {}), "policies").value
     policies = {key: _policy(key, body, f"policies.{key}") for key, body in versions.items()}
-    flags = top.names("flags", [])
+    top.take("shared", dict, {})  # a home for anchors
+    makings = _Makings(policies, top.names("flags", []), top.take("defaults", dict, {}))
     scenarios = tuple(
-        _scenario(entry, f"scenarios[{n}]", policies, flags) for n, entry in enumerate(top.take("scenarios", list))
+        _scenario(entry, f"scenarios[{n}]", makings) for n, entry in enumerate(top.take("scenarios", list))
     )
     top.done()
     names = [scenario.name for scenario in scenarios]
@@ -73,9 +85,9 @@ def _policy(name: str, value: Any, path: str) -> Policy:
     return Policy(name, kubernetes_name, tuple(objects))
 
 
-def _scenario(value: Any, path: str, policies: dict[str, Policy], flags: tuple[str, ...]) -> Scenario:
+def _scenario(value: Any, path: str, makings: _Makings) -> Scenario:
     """`policy` is one that nobody else needs: it is known by the scenario's name."""
-    fields = Fields.of(value, path)
+    fields, policies = Fields.of(value, path), makings.policies
     name = fields.take("name", str)
     title = fields.take("title", str)
     level = Level(fields.choice("level", tuple(Level), Level.CORE.value))
@@ -85,8 +97,8 @@ def _scenario(value: Any, path: str, policies: dict[str, Policy], flags: tuple[s
             raise SuiteError(f"{path}.policy", f"there is a policy {name!r} already")
         policies[name] = _policy(name, fields.take("policy", dict), f"{path}.policy")
         held = (*held, name)
-    flags = fields.names("flags", list(flags))
-    steps = tuple(_step(step, f"{path}.steps[{n}]", policies) for n, step in enumerate(fields.take("steps", list)))
+    flags = fields.names("flags", list(makings.flags))
+    steps = tuple(_step(step, f"{path}.steps[{n}]", makings) for n, step in enumerate(fields.take("steps", list)))
     fields.done()
     _check_names(steps, path)
     return Scenario(name, title, level, held, steps, flags)
@@ -133,43 +145,43 @@ def _known(names: tuple[str, ...], policies: Mapping[str, Policy], path: str) ->
     return names
 
 
-def _step(value: Any, path: str, policies: Mapping[str, Policy]) -> Step:
+def _step(value: Any, path: str, makings: _Makings) -> Step:
     fields = Fields.of(value, path)
     kind = next((kind for kind in STEPS if kind in fields.value), None)
     if kind is None:
         raise SuiteError(path, f"must be one of {', '.join(STEPS)}")
-    step = STEPS[kind](fields, policies)
+    step = STEPS[kind](fields, makings)
     fields.done()
     return step
 
 
-def _apply(fields: Fields, policies: Mapping[str, Policy]) -> Step:
-    return Apply(_known(fields.names("apply"), policies, f"{fields.path}.apply"))
+def _apply(fields: Fields, makings: _Makings) -> Step:
+    return Apply(_known(fields.names("apply"), makings.policies, f"{fields.path}.apply"))
 
 
-def _remove(fields: Fields, policies: Mapping[str, Policy]) -> Step:
-    return Remove(_known(fields.names("remove"), policies, f"{fields.path}.remove"))
+def _remove(fields: Fields, makings: _Makings) -> Step:
+    return Remove(_known(fields.names("remove"), makings.policies, f"{fields.path}.remove"))
 
 
-def _refuse(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _refuse(fields: Fields, makings: _Makings) -> Step:
     inner = Fields.of(fields.take("refuse", dict), f"{fields.path}.refuse")
     step = Refuse(inner.take("object", str), inner.take("text", str), inner.names("complaint"))
     inner.done()
     return step
 
 
-def _open(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _open(fields: Fields, makings: _Makings) -> Step:
     inner = Fields.of(fields.take("open", dict), f"{fields.path}.open")
     step = Open(inner.take("name", str), inner.take("from", str), parse_target(inner), inner.choice("ip", FAMILIES, 4))
     inner.done()
     return step
 
 
-def _close(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _close(fields: Fields, makings: _Makings) -> Step:
     return Close(fields.take("close", str))
 
 
-def _traffic(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _traffic(fields: Fields, makings: _Makings) -> Step:
     inner = Fields.of(fields.take("traffic", dict), f"{fields.path}.traffic")
     step = Traffic(
         name=inner.take("name", str),
@@ -183,7 +195,7 @@ def _traffic(fields: Fields, policies: Mapping[str, Policy]) -> Step:
     return step
 
 
-def _settle(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _settle(fields: Fields, makings: _Makings) -> Step:
     inner = Fields.of(fields.take("settle", dict), f"{fields.path}.settle")
     step = Settle(
         inner.take("name", str), inner.take("before", int), inner.take("after", int), inner.take("resets", bool, False)
@@ -192,17 +204,25 @@ def _settle(fields: Fields, policies: Mapping[str, Policy]) -> Step:
     return step
 
 
-def _command(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _command(fields: Fields, makings: _Makings) -> Step:
     return Command(Order(fields.choice("node", tuple(Order))))
 
 
-def _ask(fields: Fields, policies: Mapping[str, Policy]) -> Step:
+def _ask(fields: Fields, makings: _Makings) -> Step:
     entries = fields.take("probe", list)
-    probes = [probe for n, entry in enumerate(entries) for probe in parse_probes(entry, f"{fields.path}.probe[{n}]")]
+    probes = [
+        probe
+        for n, entry in enumerate(entries)
+        for probe in _with_defaults(entry, makings, f"{fields.path}.probe[{n}]")
+    ]
     return Ask(tuple(probes), fields.take("in_turn", bool, False))
 
 
-STEPS: dict[str, Callable[[Fields, Mapping[str, Policy]], Step]] = {
+def _with_defaults(entry: Any, makings: _Makings, path: str) -> Iterator[Probe]:
+    return parse_probes({**makings.defaults, **Fields.of(entry, path).value}, path)
+
+
+STEPS: dict[str, Callable[[Fields, _Makings], Step]] = {
     "apply": _apply,
     "remove": _remove,
     "refuse": _refuse,

@@ -27,7 +27,7 @@ from conformance.scenario import (
     Target,
 )
 
-VARIED = ("from", "to", "port", "ip", "http", "protocol", "icmp_type", "request")  # a list: one probe per entry
+VARIED = ("from", "to", "port", "ip", "http", "protocol", "icmp_type", "host", "request")  # a list: one probe per entry
 PLAIN_REQUEST = "GET /v1/"  # where only the verdict matters
 
 
@@ -54,7 +54,8 @@ def _probe(fields: Fields) -> Probe:
         at=fields.names("at", [INGRESS]),
         judged=fields.take("judged", str, ""),
         drop_reason=fields.take("drop_reason", str, "POLICY_DENIED"),
-        body_has=fields.take("body_has", str, ""),
+        body_has=fields.names("body_has", []),
+        body_lacks=fields.names("body_lacks", []),
         over=fields.take("over", str, ""),
         by=fields.take("by", str, ""),
         icmp_type=fields.take("icmp_type", int, -1) if protocol == "icmp" else -1,

@@ -63,15 +63,15 @@ async def _relay(
 ) -> AsyncIterator[tuple[Path, asyncio.Event]]:
     """A Unix socket that leads to the remote address; the event is set once somebody there has accepted."""
     reached = asyncio.Event()
+    relays: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relays.add(asyncio.get_running_loop().create_task(pass_on(reader, writer)))
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sock = netns.socket_in(namespace, socket.AF_INET6 if ":" in remote[0] else socket.AF_INET, socket.SOCK_STREAM)
         try:
-            sock.setblocking(False)
-            sock.bind(local)
-            await asyncio.get_running_loop().sock_connect(sock, remote)
+            there, back = await _dial(namespace, local, remote)
             reached.set()
-            there, back = await asyncio.open_connection(sock=sock)
             async with asyncio.TaskGroup() as both:
                 both.create_task(_pump(reader, back))
                 both.create_task(_pump(there, writer))
@@ -79,19 +79,42 @@ async def _relay(
             pass  # the client sees its connection end, and says so
         finally:
             writer.close()
-            sock.close()
 
     with tempfile.TemporaryDirectory(prefix="dfl-rpc-") as folder:
         path = Path(folder) / "s"
-        server = await asyncio.start_unix_server(pass_on, path)
+        server = await asyncio.start_unix_server(accept, path)
         try:
             yield path, reached
         finally:
             server.close()
+            for relay in relays:
+                relay.cancel()
+            await asyncio.gather(*relays, return_exceptions=True)
+
+
+async def _dial(
+    namespace: str, local: tuple[str, int], remote: tuple[str, int]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection of the namespace. Raises OSError.
+
+    The socket is the stream's then: whoever else closes it takes the reader of the next descriptor of that number away.
+    """
+    sock = netns.socket_in(namespace, socket.AF_INET6 if ":" in remote[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.bind(local)
+        await asyncio.get_running_loop().sock_connect(sock, remote)
+    except BaseException:
+        sock.close()
+        raise
+    return await asyncio.open_connection(sock=sock)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(READ_SIZE):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    """From one to the other, until the one or the other ends."""
+    try:
+        while data := await reader.read(READ_SIZE):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()

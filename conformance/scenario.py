@@ -103,7 +103,8 @@ class Probe:
     at: tuple[str, ...] = (INGRESS,)
     judged: str = ""
     drop_reason: str = "POLICY_DENIED"
-    body_has: str = ""
+    body_has: tuple[str, ...] = ()
+    body_lacks: tuple[str, ...] = ()
     over: str = ""
     by: str = ""
     icmp_type: int = -1

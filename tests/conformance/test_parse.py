@@ -43,6 +43,8 @@ GOOD: dict[str, Any] = {
         "objects": [{"kind": "CiliumCIDRGroup"}],
     },
     "flags": ["--policy-enforcement", "always"],
+    "shared": {"anything": ["goes"]},
+    "defaults": {"status": 204},
     "policies": {"shield": {"object": "rule1", "spec": {"endpointSelector": {}}}, "gate": {"specs": [{}]}},
     "scenarios": [
         {
@@ -112,7 +114,7 @@ def test_every_word_of_a_suite_arrives() -> None:
     assert ask.in_turn
     assert ask.probes[0].request == Request("POST", "/gate?open=1", headers=(("X-Rank", "general"),))
     assert ask.probes[0].flows == ({"event": "drop", "source_port": "7"},)
-    assert ask.probes[-1].expect is Outcome.DROPPED
+    assert (ask.probes[-1].expect, ask.probes[-1].status) == (Outcome.DROPPED, 204)
 
 
 def test_lists_in_a_probe_stand_for_every_combination() -> None:
