@@ -21,7 +21,8 @@ from policies.rules import Action, Clause, Policy, Rule, ToPorts
 from policies.selectors import Operator, Requirement, Selector
 from policies.types import Direction
 
-COMPARED_MAX: Final = 100  # clauses of one subject and direction that are held against each other
+COMPARED_MAX: Final = 100_000  # peers and ports of one object that are held against each other, pair by pair
+HEADERS_COMPARED_MAX: Final = 10_000  # headers of one entry's rules
 _NEGATIVE: Final = frozenset({Operator.NOT_IN, Operator.DOES_NOT_EXIST})
 _Shape = tuple[str, str, str, tuple[object, ...]]
 
@@ -91,8 +92,15 @@ def _about_clauses(clauses: Sequence[_Clause], kind: str) -> Iterator[tuple[str,
                 words = "enableDefaultDeny is false in this direction: requests are seen, none is refused"
                 yield path, Reason.L7_VOIDED, words
             yield from _about_http(entry)
-    if len(clauses) <= COMPARED_MAX:
+    pairs = sum(map(_size, clauses)) ** 2
+    if pairs <= COMPARED_MAX:
         yield from _about_pairs(clauses)
+
+
+def _size(clause: _Clause) -> int:
+    """How much there is in it to compare."""
+    ports = sum(len(entry.ports) for entry in clause.clause.to_ports)
+    return 1 + len(clause.clause.peers or ()) + ports
 
 
 def _about_peers(clause: _Clause, kind: str) -> Iterator[tuple[str, str, str]]:
@@ -173,6 +181,8 @@ def _voids(broad: Clause, narrow: Clause, entry: ToPorts) -> bool:
 
 def _about_http(entry: ToPorts) -> Iterator[tuple[str, str, str]]:
     """Rules that another one of the same list makes needless: it leaves out a field that they have."""
+    if sum(len(rule.headers) for rule in entry.http) > HEADERS_COMPARED_MAX:
+        return
     plain = [rule for rule in entry.http if not rule.header_actions and not rule.unavailable]
     shapes = {_shape(rule) for rule in plain}
     filled = {_filled(shape) for shape in shapes}

@@ -85,7 +85,10 @@ def _node(item: Any, path: Path, scope: Scope) -> list[Peer]:
 
 
 def _entity(item: Any, path: Path, scope: Scope) -> list[Peer]:
-    entity = _ENTITIES.get(item) if isinstance(item, str) else None
+    if not isinstance(item, str):
+        scope.findings.add(path, Reason.WRONG_TYPE, "must be a string, the name of an entity")
+        return []
+    entity = _ENTITIES.get(item)
     if entity is None:
         scope.findings.add(path, Reason.BAD_ENTITY, f'"{item}" is none of {", ".join(_ENTITIES)}')
         return []

@@ -13,6 +13,7 @@ from typing import Any, Final
 from policies.errors import PolicyError, Reason, Severity
 
 Raw = Mapping[str, Any]
+MESSAGE_MAX: Final = 400  # characters
 
 _KINDS: Final = {
     dict: "a mapping",
@@ -107,6 +108,8 @@ class Findings:
         self, path: Path, reason: str, message: str, by_cilium: bool, severity: Severity = Severity.ERROR
     ) -> PolicyError:
         about = (self.kind, self.namespace, self.name, str(path))
+        if len(message) > MESSAGE_MAX:  # it may quote what somebody wrote
+            message = f"{message[:MESSAGE_MAX]}..."
         return PolicyError(*about, reason, message, severity=severity, by_cilium=by_cilium)
 
 

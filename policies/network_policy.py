@@ -95,7 +95,7 @@ def _read_types(spec: Raw, path: Path, findings: Findings) -> tuple[Direction, .
     for i, item in enumerate(written):
         direction = _TYPES.get(item) if isinstance(item, str) else None
         if direction is None:
-            findings.add(where[i], Reason.INVALID, f'"{item}" is none of {", ".join(_TYPES)}')
+            findings.add(where[i], Reason.INVALID, f"must be one of {', '.join(_TYPES)}")
         else:
             found.add(direction)
     if len(written) > len(_TYPES):
@@ -124,6 +124,9 @@ def _read_clause(raw: Raw, path: Path, direction: Direction, scope: Scope) -> Cl
     field = _PEERS[direction]
     written = items(raw, field, path, findings)
     peers: list[Peer] = [] if written else [EntityPeer(Entity.ALL)]
+    if raw.get(field) == []:
+        words = f"an empty list is everybody in a NetworkPolicy; for nobody, leave the whole entry out of {direction}"
+        findings.warn(path / field, Reason.SELECTS_EVERYTHING, words)
     if scope.allows("peers", len(written), path / field):
         for i, item in enumerate(written):
             peers += _read_peer(item, (path / field)[i], findings)
