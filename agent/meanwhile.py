@@ -2,8 +2,6 @@
 
 Whatever needs no proxy (allow, deny, a redirect to a slot that is confirmed as it is) is the newer policy's at once. A
 peer on its way to a slot that is not confirmed yet stays as it was, until nobody waits any longer: then it is denied.
-A peer that a slot is about to lose is denied before the slot's rules change, or it would be judged by rules that are
-not its own for the milliseconds in between.
 """
 
 from __future__ import annotations
@@ -15,9 +13,9 @@ from typing import Final
 
 from pyroaring import FrozenBitMap
 
-from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Slot, Verdict
+from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
 from policies.slots import NOT_ENFORCED
-from policies.types import IDENTITY_ANY, IDENTITY_WORLD, Direction, PortRange, Protocol
+from policies.types import IDENTITY_ANY, Direction, PortRange, Protocol
 
 NOBODY: Final = FrozenBitMap()
 ANYBODY: Final = FrozenBitMap([IDENTITY_ANY])
@@ -132,29 +130,10 @@ def _as_they_were(who: FrozenBitMap, old: Iterable[PeerRule], otherwise: PeerRul
         yield replace(otherwise, identities=who)
 
 
-def without_leavers(now: InForce, wanted: NodePolicy, served: Mapping[str, Slot]) -> NodePolicy | None:
-    """What the kernel holds, but with those denied who are sent to a slot whose rules are about to change, and who are
-    not among its peers any more. None if there is nobody like that. `served`: slots in the form that proxies have."""
-    changing = {slot.name for slot in wanted.slots if slot.name in served and served[slot.name] != slot}
-    changing &= now.reach.keys()
-    if not changing:
-        return None
-    heirs = _Heirs(now.node, wanted)
-    targets = {peer.slot: _Target.of(peer, port) for port in _ports_of(wanted) for peer in port.peers}
-
-    def expelled(policy: DirectionPolicy) -> DirectionPolicy:
-        ports = tuple(_expelled(port, changing, targets, heirs) for port in policy.ports)
-        is_same = all(a is b for a, b in zip(ports, policy.ports, strict=True))
-        return policy if is_same else replace(policy, ports=ports)
-
-    policies = tuple(_with_directions(p, expelled(p.ingress), expelled(p.egress)) for p in now.node.policies)
-    is_same = all(a is b for a, b in zip(policies, now.node.policies, strict=True))
-    return None if is_same else replace(now.node, policies=policies)
-
-
 def after_restart(now: InForce, wanted: NodePolicy) -> NodePolicy | None:
-    """The same for what an earlier agent left in force, of which only the reach of slots is known: `wanted`, with new
-    peers denied. None if every slot keeps its peers."""
+    """What is to hold before a proxy is told anything: `wanted`, with new peers denied, where an earlier agent left
+    peers in a slot (all that is known is the reach of slots) who leave it now, while its rules may be others. None if
+    every slot keeps its peers."""
     for port in _ports_of(wanted):
         for peer in port.peers:
             if _Target.of(peer, port).leaving(now.reach.get(peer.slot, NOBODY)):
@@ -180,59 +159,6 @@ class _Target:
     def leaving(self, who: FrozenBitMap) -> FrozenBitMap:
         """Those of them who are no peers."""
         return who & self.others if self.is_wildcard else who - self.peers
-
-
-_NO_TARGET: Final = _Target(NOBODY, NOBODY)
-
-
-class _Heirs:
-    """Who has the addresses of an identity now: itself, other identities, or the world."""
-
-    def __init__(self, before: NodePolicy, after: NodePolicy) -> None:
-        self.living = FrozenBitMap(address.identity for address in before.addresses)
-        now = {address.prefix: address.identity for address in after.addresses}
-        staying: set[int] = set()
-        self._heirs: dict[int, set[int]] = {}  # of identities that have lost an address
-        for address in before.addresses:
-            if (heir := now.get(address.prefix, IDENTITY_WORLD)) != address.identity:
-                self._heirs.setdefault(address.identity, set()).add(heir)
-            else:
-                staying.add(address.identity)
-        self._gone = FrozenBitMap(self._heirs.keys() - staying)
-
-    def leaving(self, who: FrozenBitMap, target: _Target) -> FrozenBitMap:
-        """Those of them who are no peers, or whose heirs are not all."""
-        losers = (i for i, heirs in self._heirs.items() if i in who and target.leaving(FrozenBitMap(heirs)))
-        return target.leaving(who - self._gone) | FrozenBitMap(losers)
-
-
-def _expelled(port: PortPolicy, changing: set[str], targets: Mapping[str, _Target], heirs: _Heirs) -> PortPolicy:
-    """The port with a deny for those who leave one of the changing slots; the same object if nobody does."""
-    found: list[PeerRule] = []
-    for peer in port.peers:
-        if peer.slot not in changing:
-            found.append(peer)
-            continue
-        target = targets.get(peer.slot, _NO_TARGET)
-        there = heirs.living - _everybody(port.peers) if _is_wildcard(peer) else FrozenBitMap(peer.identities)
-        found += _split(peer, there, heirs.leaving(there, target), target)
-    is_same = len(found) == len(port.peers) and all(a is b for a, b in zip(found, port.peers, strict=True))
-    return port if is_same else replace(port, peers=tuple(found))
-
-
-def _split(peer: PeerRule, there: FrozenBitMap, leaving: FrozenBitMap, target: _Target) -> Iterator[PeerRule]:
-    """Of the peers of a slot, `there`, some are leaving."""
-    if _is_wildcard(peer) and target.is_wildcard:
-        yield peer
-    elif not leaving and not _is_wildcard(peer):
-        yield peer
-        return
-    elif there - leaving:
-        yield replace(peer, identities=there - leaving)
-    if _is_wildcard(peer) and not target.is_wildcard:
-        yield _DENIED
-    elif leaving:
-        yield replace(_DENIED, identities=leaving)
 
 
 def _with_directions(policy: EndpointPolicy, ingress: DirectionPolicy, egress: DirectionPolicy) -> EndpointPolicy:

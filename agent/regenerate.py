@@ -3,7 +3,7 @@
     adding     listener and filter first, the map entry after their ACK
     removing   the map entry first, then the slot denies (or lets all pass), then its listener goes; its filter stays
                for as long as Envoy drains what is open, and its name is not given away before
-    editing    the filter is replaced in place, after those who are no peers any more are denied; nothing else moves
+    editing    the filter is replaced in place; nothing else moves
 So no redirect ever points at nothing, and no request is judged by rules that are not its own.
 
 Nothing waits long for a proxy: what needs none is programmed at once, and what a late proxy owes is finished by the
@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from agent.meanwhile import InForce, after_restart, meanwhile, without_leavers
+from agent.meanwhile import InForce, after_restart, meanwhile
 from agent.ports import ProxyPorts, named_ports
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, RuleSet, Slot, SlotState
 from policies.slots import SlotBook, assign
@@ -196,19 +196,18 @@ class Regenerator:
         parked = self._parked(node)
         if parked:
             return _Told(node, Programmed(parked), unplaced)
-        staged = self._staged(node)
-        await self._let_leavers_go(staged)
-        answer = await self._publish(staged)
+        if not self._served:
+            await self._close_after_restart(node)
+        answer = await self._publish(self._staged(node))
         self._book_refusals(node, answer)
         return _Told(node, answer, unplaced)
 
-    async def _let_leavers_go(self, node: NodePolicy) -> None:
-        """Deny those who are no peers of a slot any more before its rules become those of others."""
-        now = self._in_force
-        interim = without_leavers(now, node, self._served) if self._served else after_restart(now, node)
+    async def _close_after_restart(self, node: NodePolicy) -> None:
+        """Deny those who left a slot while no agent ran, before its rules become those of others."""
+        interim = after_restart(self._in_force, node)
         if interim is not None:
-            await self._kernel.program(interim, now.ports or self.ports)
-            self._in_force = InForce.of(interim, now.ports or self.ports)
+            await self._kernel.program(interim, self.ports)
+            self._in_force = InForce.of(interim, self.ports)
 
     async def _enforce(self, told: _Told) -> tuple[str, ...]:
         """Program the kernel with all that needs no late proxy; peers of late slots stay as they were. Returns what it

@@ -2,8 +2,10 @@
 
 A slot is known by policy group, direction, protocol and port range; what identities it was ever sent is written down
 in the book. After an edit, every identity that may still have connections there must be judged alike, else the slot is
-retired. So no request is ever judged by rules that are not its own. A pod whose labels change keeps its connections:
-its new identity is taken for one that was sent where the old one was.
+retired. Who is denied now has connections as well: the kernel stops what he sends from now on, but a request that is on
+its way, or waits in the proxy behind another one, is judged when its turn comes. So rules do not change, nor become
+"allow", under somebody who is denied. No request is ever judged by rules that are not its own. A pod whose labels
+change keeps its connections: its new identity is taken for one that was sent where the old one was.
 """
 
 from __future__ import annotations
@@ -47,12 +49,16 @@ class SlotPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """`sent`: identities that the kernel ever sent there while it was active, less those that exist no more."""
+    """`sent`: identities that the kernel ever sent there while it was active, less those that exist no more.
+
+    `rule_set`: what it judged by at last, if known; not persisted.
+    """
 
     name: str
     place: SlotPlace
     state: SlotState
     sent: FrozenBitMap
+    rule_set: RuleSet | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,8 @@ def _outcomes(direction: DirectionPolicy, place: SlotPlace, sent: FrozenBitMap) 
     origins: set[Origin] = set()
     for rules in _lookups(direction, place):
         named = FrozenBitMap.union(FrozenBitMap(), *(FrozenBitMap(rule.identities) for rule in rules))
+        if not (sent <= named or any(rule.is_wildcard for rule in rules)):
+            verdicts.add(Verdict.DENY)
         for rule in rules:
             covered = sent - named if rule.is_wildcard else sent & FrozenBitMap(rule.identities)
             if covered:
@@ -232,11 +240,13 @@ class _Round:
         for target in self._targets:
             record = heirs.get(target.index)
             if record is None:
-                yield target, SlotRecord(self._new_name(taken), self._place, SlotState.ACTIVE, target.identities)
+                name, sent = self._new_name(taken), target.identities
+                yield target, SlotRecord(name, self._place, SlotState.ACTIVE, sent, target.rule_set)
             else:
                 self.left.remove(record)
-                is_known = target.identities <= record.sent
-                yield target, record if is_known else replace(record, sent=record.sent | target.identities)
+                is_same = target.identities <= record.sent and record.rule_set is target.rule_set
+                sent = record.sent | target.identities
+                yield target, record if is_same else replace(record, sent=sent, rule_set=target.rule_set)
 
     def _heirs(self) -> dict[int, SlotRecord]:
         """For each redirect the slot that goes on for it: the one that most of its identities know, then the first."""
@@ -255,14 +265,14 @@ class _Round:
         return heirs
 
     def _only_target(self, record: SlotRecord) -> _Target | None:
-        """The one redirect that all belong to who were sent to the slot and whom the kernel still lets through.
-
-        Who is plainly allowed now may still have connections there, and would be judged by others' rules.
-        """
+        """The one redirect that all belong to who were sent to the slot. Others may only be denied now, and only while
+        its rules stay as they are: who has connections there would be judged by others' rules."""
         found = [target for target in self._targets if record.sent.intersect(target.identities)]
         if len(found) != 1:
             return None
         others = record.sent - found[0].identities
+        if others and record.rule_set not in (None, found[0].rule_set):
+            return None
         return found[0] if not others or self._living.outcomes(self._place, others)[0] <= {Verdict.DENY} else None
 
     def _new_name(self, taken: set[str]) -> str:
@@ -274,9 +284,11 @@ class _Round:
 
 
 def _lay_down(record: SlotRecord, living: _Living, out: tuple[list[SlotRecord], list[Slot]]) -> None:
-    """A slot that is not continued: drained if every one of its peers that still gets through is plainly allowed."""
+    """A slot that is not continued: drained if every one of its peers is plainly allowed; while it is drained, they
+    may be denied."""
     verdicts, origins = living.outcomes(record.place, record.sent)
-    is_drained = record.state is not SlotState.RETIRED and verdicts - {Verdict.DENY} == {Verdict.ALLOW}
+    denied = {Verdict.DENY} if record.state is SlotState.DRAINED else set()
+    is_drained = record.state is not SlotState.RETIRED and verdicts - denied == {Verdict.ALLOW}
     state = SlotState.DRAINED if is_drained else SlotState.RETIRED
     laid = replace(record, state=state)
     out[0].append(laid)

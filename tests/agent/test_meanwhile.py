@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import FrozenBitMap
 
-from agent.meanwhile import InForce, after_restart, meanwhile, without_leavers
+from agent.meanwhile import InForce, after_restart, meanwhile
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -123,38 +122,9 @@ def test_who_waits_stays_as_he_was_and_all_others_meet_the_new_policy(
             assert meets == (was if patient else (Verdict.DENY, ""))
 
 
-@given(nodes, nodes)
-def test_nobody_is_left_in_a_slot_whose_rules_become_those_of_others(old: NodePolicy, new: NodePolicy) -> None:
-    before, after = with_slots(old, new)
-    served = {slot.name: slot for slot in before.slots}
-    staged = replace(after, slots=tuple(s if s.state == "active" else served.get(s.name, s) for s in after.slots))
-    found = without_leavers(in_force(before), staged, served) or before
-    rules = {slot.name: slot.rule_set for slot in staged.slots}
-    for identity, port in every_lookup():
-        was, should, meets = (verdict(n, identity, port) for n in (before, after, found))
-        assert meets in (was, (Verdict.DENY, "")), "nothing opens"
-        if meets[1] and rules[meets[1]] != served[meets[1]].rule_set:
-            assert meets == should, "whoever is still sent there is to be judged by the new rules"
-        if was == should:
-            assert meets == was, "who stays does not notice"
-
-
 def land_and(*others: PeerRule) -> NodePolicy:
     ports = (PortPolicy(Protocol.TCP, PortRange(80, 80), (rule((EMPIRE,), "/land"), *others)),)
     return node(DirectionPolicy(True, ports))
-
-
-def test_a_pod_that_has_new_labels_leaves_the_slot_of_its_old_ones() -> None:
-    """Its address is still the old identity's in the kernel when the slot's rules change."""
-    before, book = assign(land_and(), SlotBook())
-    moved = tuple(replace(a, identity=HUTTS) if a.identity == EMPIRE else a for a in before.addresses)
-    dock = PortPolicy(Protocol.TCP, PortRange(80, 80), (rule((ALLIANCE,), "/dock"),))
-    after, _ = assign(replace(node(DirectionPolicy(True, (dock,))), addresses=moved), book)
-    (slot,) = (s for s in after.slots if s.state == "active")
-    forged = replace(after, slots=(replace(slot, name=before.slots[0].name),))
-    found = without_leavers(in_force(before), forged, {s.name: s for s in before.slots})
-    assert found is not None
-    assert verdict(found, EMPIRE, 80) == (Verdict.DENY, "")
 
 
 def test_what_holds_for_every_protocol_is_the_old_verdict_where_no_port_is_named() -> None:

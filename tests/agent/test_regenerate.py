@@ -204,18 +204,28 @@ async def test_nobody_joins_a_slot_whose_new_rules_are_not_confirmed(story: Stor
     assert set(story.effects.redirects) == {(DEATHSTAR, TIEFIGHTER), (DEATHSTAR, XWING)}
 
 
-async def test_who_leaves_a_slot_is_denied_before_its_rules_become_those_of_others(story: Story) -> None:
+async def test_rules_that_change_under_one_who_is_denied_now_are_those_of_a_new_slot(story: Story) -> None:
     await story.want(may("/land", TIEFIGHTER, XWING))
     story.effects.take()
     await story.want(may("/dock", TIEFIGHTER))
-    assert story.effects.take() == ["redirect 258 ends", f"filter {SLOT} active"]
+    assert story.effects.take() == [
+        f"listener {SLOT}:1 comes",
+        f"filter {SLOT}:1 active",
+        f"redirect 257 to {SLOT}:1",
+        "redirect 258 ends",
+        f"filter {SLOT} retired",
+        f"listener {SLOT} goes",
+    ]
 
 
-async def test_all_but_the_remaining_peers_leave_a_slot_that_was_everybodys(story: Story) -> None:
-    await story.want(may("/land", ANYBODY))
+async def test_a_new_agent_denies_who_left_before_it_tells_anybody_new_rules(story: Story) -> None:
+    """Nobody knows whether the rules that the earlier agent left are these."""
+    await story.want(may("/land", TIEFIGHTER, XWING))
+    stored = story.saved[-1].slots.to_dict()
+    story.regenerator = story.started(Books(SlotBook.from_dict(stored), story.saved[-1].ports))
     story.effects.take()
     await story.want(may("/dock", TIEFIGHTER))
-    assert story.effects.take() == [f"redirect 257 to {SLOT}", "redirect 0 ends", f"filter {SLOT} active"]
+    assert story.effects.take() == ["redirect 258 ends", f"filter {SLOT} active"]
 
 
 async def test_a_listener_that_a_hanging_proxy_keeps_is_not_forgotten(story: Story) -> None:

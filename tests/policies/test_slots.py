@@ -127,6 +127,26 @@ def test_a_drained_slot_whose_peers_are_judged_again_is_retired() -> None:
     assert slots["ingress:256:tcp:80:1"].state is SlotState.ACTIVE
 
 
+def test_rules_do_not_change_under_one_who_is_denied_now() -> None:
+    """A request of his may be on its way, or wait in the proxy behind another one."""
+    node = Node()
+    galaxy(node, rule("r", {"craft": "tiefighter"}, {"org": "alliance"}, http=[POST]))
+    kept = galaxy(node, rule("r", {"craft": "tiefighter"}, http=[POST]))
+    assert kept["ingress:256:tcp:80"].state is SlotState.ACTIVE, "they are still his own"
+    slots = galaxy(node, rule("r", {"craft": "tiefighter"}, http=[PUT]))
+    assert slots["ingress:256:tcp:80"].state is SlotState.RETIRED
+    assert slots["ingress:256:tcp:80:1"].state is SlotState.ACTIVE
+    again = galaxy(node, rule("r", {"craft": "tiefighter"}, http=[POST]))
+    assert again["ingress:256:tcp:80:1"].state is SlotState.ACTIVE, "nobody was ever denied there"
+
+
+def test_a_slot_does_not_let_everything_pass_under_one_who_is_denied_now() -> None:
+    node = Node()
+    galaxy(node, rule("r", {"craft": "tiefighter"}, {"org": "alliance"}, http=[POST]))
+    slots = galaxy(node, rule("l4", {"craft": "tiefighter"}))
+    assert slots["ingress:256:tcp:80"].state is SlotState.RETIRED
+
+
 def test_who_is_plainly_allowed_now_is_not_left_to_the_others_rules() -> None:
     node = Node()
     galaxy(node, rule("r", {"craft": "tiefighter"}, {"org": "alliance"}, http=[POST]))
@@ -190,6 +210,7 @@ class Galaxy:
     def __init__(self) -> None:
         self.node = Node()
         self.connections: set[Connection] = set()
+        self.rules: dict[str, RuleSet] = {}  # of each slot, at last
 
     def step(self, pods: list[dict[str, Any]], world: list[dict[str, Any]]) -> dict[str, Slot]:
         assert not self.node.apply(*pods, *world)
@@ -202,8 +223,9 @@ class Galaxy:
         living = {c for c in self.connections if c[0] in slots and c[1] in groups and c[2] in identities}
         for name, local, peer, port in living:
             policy = policies[groups[local]].direction(slots[name].direction)
-            assert_judged_by_own_rules(policy, slots[name], (identities[peer], port))
+            assert_judged_by_own_rules(policy, slots[name], (identities[peer], port), self.rules.get(name))
         self.connections = living
+        self.rules = {name: slot.rule_set for name, slot in slots.items()}
         for local, group in groups.items():
             for direction in Direction:
                 policy = policies[group].direction(direction)
@@ -224,7 +246,9 @@ class Galaxy:
         self.connections = {c for c in self.connections if c[0] not in gone}
 
 
-def assert_judged_by_own_rules(policy: DirectionPolicy, slot: Slot, peer: tuple[int, int]) -> None:
+def assert_judged_by_own_rules(
+    policy: DirectionPolicy, slot: Slot, peer: tuple[int, int], before: RuleSet | None
+) -> None:
     if slot.state is SlotState.RETIRED:
         assert slot.rule_set == RuleSet()
         return
@@ -234,6 +258,10 @@ def assert_judged_by_own_rules(policy: DirectionPolicy, slot: Slot, peer: tuple[
         assert (slot.state, slot.rule_set) == (SlotState.ACTIVE, entry.rule_set)
     elif found is Verdict.ALLOW:
         assert (slot.state, slot.rule_set.allows_all) == (SlotState.DRAINED, True)
+    elif before is not None and slot.rule_set.allows_all:
+        assert before.allows_all, "nothing opens to a request of his that is on its way"
+    else:
+        assert before in (None, slot.rule_set)
 
 
 FEW = [*PODS[:3], pod("replica", "10.9.9.9", app="a", tier="x")]
