@@ -2,7 +2,7 @@
  *
  * The compiler has resolved every precedence; what is left is to take the most specific entry. An entry that names the
  * protocol goes before one for every protocol, and within each an entry of the identity before the wildcard's.
- * bpf/redirects.py orders its changes by the same rule (see `rank` there), so keep the two in step.
+ * bpf/changes.py orders its steps by the same rule (see `_order` there), so keep the two in step.
  */
 #ifndef DEFLECTOR_POLICY_H
 #define DEFLECTOR_POLICY_H
