@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_RUN_DIR = Path("/run/deflector")
 DEFAULT_BPFFS = Path("/sys/fs/bpf")
 DEFAULT_HUBBLE_ADDRESS = "127.0.0.1:4245"
+
+# Values of the modes of policy; words of Cilium's agent (policies.enforcement knows what they do).
+ENFORCEMENTS = ("default", "always", "never")
+LOCALHOSTS = ("auto", "always", "policy")
+DEFAULT_CLUSTER = "default"
+CLUSTER_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?")  # Cilium pkg/clustermesh/types, 32 characters
 
 # Unix socket paths are limited by the kernel (sockaddr_un.sun_path, 108 bytes with the closing NUL).
 UNIX_PATH_MAX = 107
@@ -65,6 +72,25 @@ class RunDir:
 
 
 @dataclass(frozen=True, slots=True)
+class Modes:
+    """How policy is meant, whatever the policies say.
+
+    `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS; `node_labels`: nodes can be told apart by labels.
+    """
+
+    enforcement: str = ENFORCEMENTS[0]
+    localhost: str = LOCALHOSTS[0]
+    cluster: str = DEFAULT_CLUSTER
+    node_labels: bool = False
+
+    def problem(self) -> str | None:
+        """Why these cannot be, or None."""
+        if not CLUSTER_NAME.fullmatch(self.cluster):
+            return f"{self.cluster!r} is no cluster name: up to 32 of a-z, 0-9 and -, and no - at either end"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Configuration of `deflector run`. Times in seconds."""
 
@@ -72,6 +98,7 @@ class Config:
     run_dir: RunDir
     bpffs: Path
     node_name: str
+    modes: Modes = Modes()
     hubble_address: str = DEFAULT_HUBBLE_ADDRESS
     hubble_ring: int = 4095
     envoy: Path | None = None
@@ -80,3 +107,9 @@ class Config:
     quiet: float = 0.01  # a batch of edits ends after this much silence ...
     hold: float = 0.2  # ... or after this long, whatever comes
     ack_timeout: float = 5.0
+
+    @property
+    def flow_node_name(self) -> str:
+        """The node as flows name it: with its cluster, unless that is the default one (facts: Hubble 1.1)."""
+        cluster = self.modes.cluster
+        return self.node_name if cluster == DEFAULT_CLUSTER else f"{cluster}/{self.node_name}"

@@ -29,11 +29,12 @@ from agent.errors import EnvironmentProblem
 from agent.lock import HostLock, NodeLock
 from agent.log import configure
 from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
+from agent.policy_document import policy_document
 from agent.policy_loop import Enforced, PolicyLoop
 from agent.ports import ProxyPorts
 from agent.regenerate import Books, EffectFailed, Regenerator
 from agent.remains import Remains, remains
-from agent.status import status_handler
+from agent.status import agent_handler
 from agent.supervise import Tasks
 from agent.views import NodeView, labels_by_identity
 from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, packet_record, port_is_free
@@ -48,6 +49,7 @@ from flows.observer import Observer
 from flows.server import ServeError
 from flows.server import start as start_hubble
 from policies.compiler import Compiled, Compiler, CompilerOptions
+from policies.enforcement import AllowLocalhost, Enforcement
 from policies.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.slots import SlotBook
@@ -104,9 +106,9 @@ class Node:
         self._ads = AdsServicer(self._cache, config.node_name)
         self._places = PodPlaces()
         self._state, self._identities, self._books = self._restore()
-        self._compiler = Compiler(self._identities, CompilerOptions(node_name=config.node_name))
+        self._compiler = Compiler(self._identities, _compiler_options(config))
         self._former = Remains()
-        self._view = NodeView(config.node_name, World(), NodePolicy(revision=0), {})
+        self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {})
         self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
         self._lost = 0
         self._policy: PolicyLoop | None = None
@@ -152,7 +154,7 @@ class Node:
         AccessLogService(self._observer.access_log).register(proxies)
         proxies.add_insecure_port(f"unix://{files.xds_socket}")
         agent = grpc.aio.server()
-        agent.add_generic_rpc_handlers((status_handler(self._document),))
+        agent.add_generic_rpc_handlers((agent_handler(self._document, self._policy_document),))
         agent.add_insecure_port(f"unix://{files.agent_socket}")
         servers = (hubble, proxies, agent)
         try:
@@ -188,7 +190,7 @@ class Node:
         )
         self._former = former
         self._identities = IdentityAllocator(first=former.first_unused)
-        self._compiler = Compiler(self._identities, CompilerOptions(node_name=self._config.node_name))
+        self._compiler = Compiler(self._identities, _compiler_options(self._config))
 
     def _start_work(self) -> None:
         """Everything that runs for as long as the node does."""
@@ -233,7 +235,7 @@ class Node:
 
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         labels = labels_by_identity(self._identities, node)
-        self._view = NodeView(self._config.node_name, world, node, labels)
+        self._view = NodeView(self._config.flow_node_name, world, node, labels)
 
     # State
 
@@ -295,6 +297,11 @@ class Node:
 
     # Status
 
+    def _policy_document(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """What is enforced on a pod of this node."""
+        node = (self._policy.enforced if self._policy else Enforced()).node
+        return policy_document(node, labels_by_identity(self._identities, node), namespace, name)
+
     def _document(self) -> dict[str, Any]:
         ring, policy = self._observer.ring, self._policy
         return node_document(
@@ -309,6 +316,18 @@ class Node:
                 flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._lost),
             )
         )
+
+
+def _compiler_options(config: Config) -> CompilerOptions:
+    modes = config.modes
+    return CompilerOptions(
+        cluster=modes.cluster,
+        node_name=config.node_name,
+        policy_enforcement=Enforcement(modes.enforcement),
+        allow_localhost=AllowLocalhost(modes.localhost),
+        node_labels=modes.node_labels,
+        ipv6=_has_ipv6(),
+    )
 
 
 def _datapath_options(config: Config) -> DatapathOptions:
