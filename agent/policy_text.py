@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.text import Text
 
@@ -113,3 +114,84 @@ def _clauses(label: str, origins: tuple[Origin, ...], places: Places) -> Iterato
 def _line(label: str, words: str, place: str = "") -> Text:
     text = Text.assemble((f"  {label:<12}", DIM), one_line(words))
     return text.append(f"  {one_line(place)}", style=DIM) if place else text
+
+
+# --- deflector policy show -----------------------------------------------------------------------------------------
+
+_VERDICTS = {"allow": ("allow", "green"), "deny": ("deny", "red"), "redirect": ("proxy", "cyan")}
+_COMMON_LABELS = ("k8s:io.cilium.k8s.policy.", "k8s:io.cilium.k8s.namespace.labels.")
+PEERS_MAX = 10  # identities of a rule that are listed
+
+
+def policy_text(document: Mapping[str, Any]) -> Iterator[Text]:
+    """The document of agent.policy_document for people."""
+    group = document["group"]
+    about = f"{document['namespace']}/{document['name']}"
+    yield Text.assemble(
+        (one_line(about), NAME), f"  endpoint {document['endpoint']}, {' '.join(document['addresses'])}"
+    )
+    yield _line("group", f"{group['identity']}  {_labels(group['labels'])}")
+    if len(group["endpoints"]) > 1:
+        yield _line("shared with", ", ".join(other for other in group["endpoints"] if other != about))
+    for direction in Direction:
+        found = document[direction.value]
+        yield Text("")
+        state = "enforced" if found["enforced"] else "open: no policy selects it in this direction"
+        yield Text.assemble((f"{direction.value:<8}", NAME), state)
+        for port in found["ports"]:
+            for peer in port["peers"]:
+                yield from _peer_lines(port, peer)
+        if found["enforced"]:
+            yield Text("  all else  denied", style=DIM)
+
+
+def _peer_lines(port: Mapping[str, Any], peer: Mapping[str, Any]) -> Iterator[Text]:
+    word, colour = _VERDICTS[peer["verdict"]]
+    everything = port["protocol"] == "ANY"
+    ports = "any port" if everything else f"{'any' if port['ports'] == '0-65535' else port['ports']}/{port['protocol']}"
+    slot = f"  slot {peer['slot']}" if peer.get("slot") else ""
+    who = "anybody else" if peer["any"] else f"{len(peer['identities'])} identities"
+    if len(peer["identities"]) == 1:
+        who = _identity(peer["identities"][0])
+    yield Text.assemble(f"  {ports:<10}", (f"{word:<6}", colour), one_line(who), (slot, DIM))
+    if len(peer["identities"]) > 1:
+        for identity in peer["identities"][:PEERS_MAX]:
+            yield Text(f"{'':<18}{one_line(_identity(identity))}")
+        if len(peer["identities"]) > PEERS_MAX:
+            yield Text(f"{'':<18}and {len(peer['identities']) - PEERS_MAX} more", style=DIM)
+    yield from _rule_lines(peer)
+
+
+def _rule_lines(peer: Mapping[str, Any]) -> Iterator[Text]:
+    rules = peer.get("rules", ())
+    for rule in rules[:BY_MAX]:
+        words = one_line(" ".join(_words(rule["http"])) or "any request")
+        yield Text.assemble(f"{'':<18}{words}", (f"  {one_line(_clause_names(rule['by']))}", DIM))
+    if len(rules) > BY_MAX:
+        yield Text(f"{'':<18}and {len(rules) - BY_MAX} more rules", style=DIM)
+    if peer.get("void_by"):
+        yield Text(f"{'':<18}all requests pass: {one_line(_clause_names(peer['void_by']))}", style="yellow")
+    if not rules:
+        yield Text(f"{'':<18}{one_line(_clause_names(peer['by']))}", style=DIM)
+
+
+def _words(http: Mapping[str, Any]) -> Iterator[str]:
+    yield from (http[name] for name in ("method", "path") if name in http)
+    if "host" in http:
+        yield f"host {http['host']}"
+    yield from (f"with {header}" for header in http.get("headers", ()))
+
+
+def _identity(identity: Mapping[str, Any]) -> str:
+    return f"{identity['id']} {_labels(identity['labels'])}"
+
+
+def _labels(labels: Sequence[str]) -> str:
+    """Labels that tell one from another; cluster, service account and namespace labels stay for -o json."""
+    shown = (label.removeprefix("k8s:") for label in labels if not label.startswith(_COMMON_LABELS))
+    return " ".join(label.replace("io.kubernetes.pod.namespace=", "namespace=") for label in shown)
+
+
+def _clause_names(origins: Sequence[Mapping[str, str]]) -> str:
+    named = [str(Origin(o["kind"], o["namespace"], o["name"], o["path"])) for o in origins[:3]]
+    return ", ".join(named) + (f" and {len(origins) - 3} more" if len(origins) > 3 else "")

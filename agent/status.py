@@ -1,7 +1,8 @@
 """What a node says about itself: one JSON document, served over gRPC on agent.sock, and its form for people.
 
 The service is `deflector.Agent/Status`, nothing -> the JSON text, so that it needs no schema of its own. Asking is what
-scripts do in a loop: neither protobuf nor rich is imported for it.
+scripts do in a loop: neither protobuf nor rich is imported for it. `Policy` takes NAMESPACE/POD and gives what is in
+force there (agent.policy_document).
 """
 
 from __future__ import annotations
@@ -21,27 +22,49 @@ if TYPE_CHECKING:
 
 SERVICE = "deflector.Agent"
 METHOD = f"/{SERVICE}/Status"
+POLICY_METHOD = f"/{SERVICE}/Policy"
 TIMEOUT = 5.0  # seconds that a client waits for the answer
 
 
-def status_handler(document: Callable[[], Mapping[str, Any]]) -> grpc.GenericRpcHandler:
-    """The gRPC handler that answers with the document of the moment."""
+def agent_handler(
+    document: Callable[[], Mapping[str, Any]], policy: Callable[[str, str], Mapping[str, Any] | None]
+) -> grpc.GenericRpcHandler:
+    """The gRPC handler that answers with the documents of the moment; `policy` has one for each pod of this node."""
 
-    async def answer(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+    async def status(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
         return json.dumps(document()).encode()
 
-    method = grpc.unary_unary_rpc_method_handler(answer)  # bytes in, bytes out
-    return grpc.method_handlers_generic_handler(SERVICE, {"Status": method})
+    async def policy_of(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        pod = request.decode(errors="replace")
+        namespace, _, name = pod.partition("/")
+        found = policy(namespace, name)
+        if found is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"pod {pod} is not on this node")
+        return json.dumps(found).encode()
+
+    unary = grpc.unary_unary_rpc_method_handler  # bytes in, bytes out
+    return grpc.method_handlers_generic_handler(SERVICE, {"Status": unary(status), "Policy": unary(policy_of)})
 
 
 def fetch_status(socket: Path) -> dict[str, Any]:
     """Ask the agent behind this socket. Raises EnvironmentProblem if none answers."""
+    return _ask(socket, METHOD, b"")
+
+
+def fetch_policy(socket: Path, namespace: str, name: str) -> dict[str, Any]:
+    """What the agent behind this socket enforces on a pod. Raises EnvironmentProblem if it knows none, or is away."""
+    return _ask(socket, POLICY_METHOD, f"{namespace}/{name}".encode())
+
+
+def _ask(socket: Path, method: str, request: bytes) -> dict[str, Any]:
     if not socket.exists():
         raise EnvironmentProblem(f"no agent at {socket}: start one with 'deflector run', or give its --run-dir")
     with grpc.insecure_channel(f"unix://{socket}") as channel:
         try:
-            answer = channel.unary_unary(METHOD)(b"", timeout=TIMEOUT)
+            answer = channel.unary_unary(method)(request, timeout=TIMEOUT)
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise EnvironmentProblem(error.details()) from None
             raise EnvironmentProblem(
                 f"the agent at {socket} does not answer ({error.code().name}): is it alive?"
             ) from None

@@ -18,12 +18,11 @@ from pyroaring import BitMap
 from policies.differences import Difference, Nearest
 from policies.evaluate import full_match
 from policies.ir import REDACTED, HeaderMatch, HttpRule, RuleSet, Secret
+from policies.pattern_index import PatternIndex
 from policies.requests import Request, arrive
 
 FIELDS: Final = ("method", "host", "path")  # the earlier, the sooner it may be what differs
-_META: Final = frozenset("\\.+*?()|[]{}^$")
 _NEVER: Final = HeaderMatch("")  # what a rule that cannot match for now misses: no header has this name
-_REPEATS: Final = frozenset("*?{+")
 # Which fields differ, none to all; in the order of preference among sets of the same size.
 _SETS: Final = tuple(chain.from_iterable(combinations(FIELDS, size) for size in range(len(FIELDS) + 1)))
 
@@ -39,7 +38,7 @@ class NearMisses:
     def __init__(self, rules: RuleSet) -> None:
         self._rules = sorted(rules.http, key=lambda rule: (rule.path, rule.match_key))
         self._paths = [rule.path for rule in self._rules]
-        self._fields = {name: _Patterns([getattr(rule, name) for rule in self._rules]) for name in FIELDS}
+        self._fields = {name: PatternIndex([getattr(rule, name) for rule in self._rules]) for name in FIELDS}
         self._headers = _Headers([(*rule.headers, *([_NEVER] if rule.unavailable else ())) for rule in self._rules])
 
     def nearest(self, request: Request) -> Nearest | None:
@@ -101,27 +100,6 @@ def differences(rule: HttpRule, judged: Request) -> Iterator[Difference]:
         yield Difference("secret", rule.unavailable, None)
 
 
-class _Patterns:
-    """The patterns of one field: which rules have a pattern that matches a value."""
-
-    def __init__(self, patterns: Sequence[str]) -> None:
-        by_pattern: dict[str, list[int]] = {}
-        for i, pattern in enumerate(patterns):
-            by_pattern.setdefault(pattern, []).append(i)
-        self._any = BitMap(by_pattern.pop("", ()))
-        self._literal = {p: BitMap(rules) for p, rules in by_pattern.items() if _META.isdisjoint(p)}
-        regexes = (p for p in by_pattern if p not in self._literal)
-        self._regexes = [(_beginning(p), p, BitMap(by_pattern[p])) for p in regexes]
-
-    def matching(self, value: str) -> BitMap:
-        """The rules; those without a pattern too."""
-        found = self._any | self._literal.get(value, BitMap())
-        for beginning, pattern, rules in self._regexes:
-            if value.startswith(beginning) and full_match(pattern, value):
-                found |= rules
-        return found
-
-
 class _Headers:
     """The headers that rules ask for: how many of them a request misses, rule by rule, without a look at any rule."""
 
@@ -159,14 +137,6 @@ class _Headers:
             value = request.header(name)
             wanted: Iterable[HeaderMatch] = (HeaderMatch(name), HeaderMatch(name, value)) if value is not None else ()
             yield from (self._by_header[header] for header in wanted if header in self._by_header)
-
-
-def _beginning(pattern: str) -> str:
-    """Text that every match begins with; "" where that is not plain to see."""
-    if "|" in pattern:
-        return ""
-    end = next(i for i, char in enumerate(pattern) if char in _META)
-    return pattern[: end - 1] if pattern[end] in _REPEATS and end else pattern[:end]
 
 
 def _count_below(rules: BitMap, position: int) -> int:

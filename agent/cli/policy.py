@@ -15,6 +15,8 @@ class PolicyGroup(LazyGroup):
 
     table: ClassVar[Mapping[str, tuple[str, str, str]]] = {
         "explain": ("agent.cli.policy_explain", "explain", "Say who may talk to whom, and which rule says so."),
+        "lint": ("agent.cli.policy_lint", "lint", "Find rules that are shadowed, void, or about nobody."),
+        "show": ("agent.cli.policy_show", "show", "Show what is in force on a pod."),
         "validate": ("agent.cli.policy_validate", "validate", "Check manifests, as a node or as Cilium would."),
     }
 

@@ -1,0 +1,51 @@
+"""`deflector policy show`: what is in force on a pod; from a running node, or offline from manifests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agent.cli.options import manifests_option, output_option, run_dir_option, show_problems
+from agent.config import RunDir
+from agent.errors import EnvironmentProblem
+
+
+@click.command(epilog="Example: deflector policy show default/deathstar --manifests policies/")
+@click.argument("pod", metavar="NAMESPACE/POD")
+@manifests_option(required=False)
+@run_dir_option
+@output_option
+def show(pod: str, manifests: Path | None, run_dir: Path, output: str) -> None:
+    """Show what is in force on a pod: its group, and per direction and port who is allowed, denied or judged, and by
+    which rules of which policy. Asks the running node; with --manifests, what a node would enforce.
+    """
+    from agent.policy_text import policy_text
+    from agent.status import fetch_policy, status_console
+
+    namespace, _, name = pod.rpartition("/")
+    if manifests is not None:
+        document = _offline(manifests, namespace or "default", name)
+    else:
+        document = fetch_policy(RunDir(run_dir.absolute()).agent_socket, namespace or "default", name)
+    if output == "json":
+        click.echo(json.dumps(document))
+        return
+    console = status_console()
+    for line in policy_text(document):
+        console.print(line)
+
+
+def _offline(manifests: Path, namespace: str, name: str) -> dict[str, Any]:
+    from agent.offline import read_offline
+    from agent.policy_document import policy_document
+    from policies.errors import Severity
+
+    offline = read_offline(manifests)
+    document = policy_document(offline.scene.node, offline.scene.labels, namespace, name)
+    if document is None:
+        raise EnvironmentProblem(f"no running pod {namespace}/{name} in {manifests}")
+    show_problems(problem for problem in offline.problems if problem.severity is Severity.ERROR)
+    return document
