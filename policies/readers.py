@@ -136,6 +136,9 @@ def _reader(raw: Any, findings: Findings) -> _Reader | None:
     if (version, kind) in _READERS:
         return _READERS[version, kind]
     versions = sorted(v for v, k in _READERS if k == kind)
-    hint = f"use apiVersion {versions[0]}" if versions else f"{kind} ({version}) is not read here: keep it elsewhere"
-    findings.ours(ROOT / ("apiVersion" if versions else "kind"), Reason.UNKNOWN_KIND, hint)
+    if versions:
+        findings.add(ROOT / "apiVersion", Reason.UNKNOWN_KIND, f"use apiVersion {versions[0]}")
+    else:
+        words = f"{kind} ({version}) is not read here: keep it elsewhere"
+        findings.ours(ROOT / "kind", Reason.UNKNOWN_KIND, words)
     return None
