@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -59,7 +60,8 @@ async def story() -> AsyncIterator[Story]:
             try:
                 yield story
             finally:
-                os.kill(envoy, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(envoy, signal.SIGCONT)
 
 
 async def test_a_hanging_envoy_delays_no_denial_and_catches_up_by_itself(story: Story) -> None:
@@ -72,6 +74,17 @@ async def test_a_hanging_envoy_delays_no_denial_and_catches_up_by_itself(story: 
     story.made.manifests.remove(policy_name("alliance"))
     await story.denied("xwing")
     os.kill(envoy, signal.SIGCONT)
+    await story.status_until(lambda s: not s["pending"] and not s["problems"], LATER)
+    assert await asyncio.to_thread(story.asker.ask, "tiefighter", PORT, 2.0) == "503"
+    assert await asyncio.to_thread(story.asker.ask, "tiefighter", LANDING, 2.0) == "403"
+
+
+async def test_an_envoy_that_comes_back_gets_what_the_last_one_did_not_confirm(story: Story) -> None:
+    status = await story.node.status()
+    assert status is not None
+    save(story.made, "land", http_rule(PORT, {"org": "empire"}))
+    await story.status_until(lambda s: any("no proxy has confirmed" in p for p in s["problems"]), SOON)
+    os.kill(int(status["envoy"]["pid"]), signal.SIGKILL)
     await story.status_until(lambda s: not s["pending"] and not s["problems"], LATER)
     assert await asyncio.to_thread(story.asker.ask, "tiefighter", PORT, 2.0) == "503"
     assert await asyncio.to_thread(story.asker.ask, "tiefighter", LANDING, 2.0) == "403"
