@@ -88,7 +88,8 @@ class Builder:
         asked, answered = self._common(record)
         made = []
         if has_request:
-            made.append(Event(time_ns, request(record, parts, time_ns, new_uuid()), asked))
+            own = request(record, parts, time_ns, new_uuid())
+            made.append(Event(time_ns, own, asked, is_denial=record.denied_by is not None))
             time_ns += 1
         if has_response:
             made.append(Event(time_ns, response(record, parts, time_ns, new_uuid()), answered))

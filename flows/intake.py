@@ -2,7 +2,8 @@
 
 Nothing is decoded before somebody wants to read: a request costs the node 2 x 0.6 us then instead of 2 x 12 us, and
 under load most flows are overwritten unread. What waits keeps the time at which it came and the view of who was where
-at that time. While there are readers (`reading`), everything is built as it arrives.
+at that time. While there are readers (`reading`), everything is built as it arrives. Denials wait longer than what was
+forwarded, as they stay longer in the ring.
 
 This is the one place where flows come into being, so their times are unique and increase: a relay merges the streams
 of nodes by time and scrambles what has the same (facts 2.4).
@@ -18,11 +19,11 @@ from flow import flow_pb2
 from google.protobuf.message import DecodeError as WireError
 from seen import seen_pb2
 
-from flows.accesslog.decode import DOWNSTREAM_END, SLOT_KEY, decode_message
+from flows.accesslog.decode import DOWNSTREAM_END, SLOT_KEY, decode_message, is_denied
 from flows.accesslog.pairing import Pairing
 from flows.build import Builder
 from flows.lookups import Lookups
-from flows.record import PacketRecord
+from flows.record import HttpNews, PacketRecord, PacketVerdict
 from flows.ring import Event, Ring
 
 
@@ -33,6 +34,14 @@ class _Waiting(NamedTuple):
     view: Lookups
     what: bytes | tuple[PacketRecord, ...] | flow_pb2.LostEvent
     flows: int
+    denials: int = 0  # of these flows
+
+
+class _Unread(NamedTuple):
+    """What nobody read before the ring was full again, kept for its denials. `sequence`: of its first flow."""
+
+    sequence: int
+    waiting: _Waiting
 
 
 class Intake:
@@ -61,6 +70,8 @@ class Intake:
         self._builder = Builder(view(), version)
         self._waiting: deque[_Waiting] = deque()
         self._flows_waiting = 0
+        self._unread: deque[_Unread] = deque()
+        self._denials_unread = 0
         self._last_ns = 0
 
     def access_log(self, raw: bytes) -> None:
@@ -75,12 +86,16 @@ class Intake:
             self.build()
             self._build_http(self._now_ns(), self._current_builder(self._view()), log)
             return
-        ends = sum(entry.common_properties.access_log_type == DOWNSTREAM_END for entry in log.http_logs.log_entry)
-        self._take(raw, max(1, 2 * ends))  # an exchange becomes two flows, whenever its request is told of
+        ends = denials = 0
+        for entry in log.http_logs.log_entry:
+            if entry.common_properties.access_log_type == DOWNSTREAM_END:
+                ends += 1
+                denials += is_denied(entry)
+        self._take(raw, max(1, 2 * ends), denials)  # an exchange becomes two flows, whenever its request is told of
 
     def packets(self, records: Sequence[PacketRecord]) -> None:
         """Take events of the kernel."""
-        self._take(tuple(records), len(records))
+        self._take(tuple(records), len(records), sum(record.verdict is PacketVerdict.DROPPED for record in records))
 
     def lost(self, count: int, source: flow_pb2.LostEventSource = flow_pb2.PERF_EVENT_RING_BUFFER) -> None:
         """Take note that `count` events never arrived, and where they were lost."""
@@ -88,16 +103,21 @@ class Intake:
 
     def build(self, limit: int | None = None) -> bool:
         """Build what waits, or at least `limit` flows of it; True if something is left."""
+        while self._unread and (limit is None or limit > 0):
+            unread = self._unread.popleft()
+            self._denials_unread -= unread.waiting.denials
+            limit = None if limit is None else limit - unread.waiting.denials
+            self._build_denials(unread)
         built = 0
         while self._waiting and (limit is None or built < limit):
             waiting = self._waiting.popleft()
             self._flows_waiting -= waiting.flows
             built += waiting.flows
             self._build(waiting)
-        return bool(self._waiting)
+        return bool(self._unread or self._waiting)
 
-    def _take(self, what: bytes | tuple[PacketRecord, ...] | flow_pb2.LostEvent, flows: int) -> None:
-        self._waiting.append(_Waiting(self._now_ns(), self._view(), what, flows))
+    def _take(self, what: bytes | tuple[PacketRecord, ...] | flow_pb2.LostEvent, flows: int, denials: int = 0) -> None:
+        self._waiting.append(_Waiting(self._now_ns(), self._view(), what, flows, denials))
         self._flows_waiting += flows
         if self.reading:
             self.build()
@@ -105,7 +125,39 @@ class Intake:
         while self._flows_waiting - self._waiting[0].flows >= self.ring.capacity:
             unread = self._waiting.popleft()
             self._flows_waiting -= unread.flows
+            if unread.denials:
+                self._keep_denials(unread)
             self.ring.skip(unread.flows)
+
+    def _keep_denials(self, waiting: _Waiting) -> None:
+        self._unread.append(_Unread(self.ring.end, waiting))
+        self._denials_unread += waiting.denials
+        while self._denials_unread - self._unread[0].waiting.denials >= self.ring.denials.capacity:
+            gone = self._unread.popleft().waiting.denials
+            self._denials_unread -= gone
+            self.ring.denials.missed(gone)
+
+    def _build_denials(self, unread: _Unread) -> None:
+        """Only the denials of what is not in the ring any more; they are told in one entry each, so none is half."""
+        waiting, builder = unread.waiting, self._current_builder(unread.waiting.view)
+        events: list[Event] = []
+        if isinstance(waiting.what, bytes):
+            batch = decode_message(seen_pb2.Log.FromString(waiting.what), self._slot_key)
+            for record in batch.records:
+                if record.denied_by is not None:
+                    news, stamp = HttpNews(record, True, False), self._stamp(waiting.time_ns)
+                    events += builder.http(news, stamp, self._new_uuid)
+        elif isinstance(waiting.what, tuple):
+            dropped = (record for record in waiting.what if record.verdict is PacketVerdict.DROPPED)
+            events = [self._packet(record, waiting, builder) for record in dropped]
+        for number, event in enumerate(events[: waiting.flows]):
+            self.ring.denials.append(unread.sequence + number, event)
+            self.ring.flows_skipped -= 1
+
+    def _packet(self, record: PacketRecord, waiting: _Waiting, builder: Builder) -> Event:
+        time_ns = self._stamp(waiting.time_ns)
+        wire = builder.packet(record, time_ns, self._new_uuid())
+        return Event(time_ns, wire, is_denial=record.verdict is PacketVerdict.DROPPED)
 
     def _build(self, waiting: _Waiting) -> None:
         builder = self._current_builder(waiting.view)
@@ -114,8 +166,7 @@ class Intake:
             self._build_http(waiting.time_ns, builder, seen_pb2.Log.FromString(what))
         elif isinstance(what, tuple):
             for record in what:
-                time_ns = self._stamp(waiting.time_ns)
-                self.ring.append(Event(time_ns, builder.packet(record, time_ns, self._new_uuid())))
+                self.ring.append(self._packet(record, waiting, builder))
         else:
             self.ring.append(Event(self._stamp(waiting.time_ns), what.SerializeToString(), is_loss=True))
 

@@ -5,6 +5,7 @@ Whatever a request asks for is done in pieces of bounded work, so that no reader
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -36,16 +37,21 @@ class Reader:
         self._responses = Responses(reading.mask, node_name)
         self._end = None if reading.follow else ring.end
         self._next = reading.start(ring)  # sequence number of the next event to look at, after those that were found
+        self._owed_from = ring.end if reading.follow else ring.start  # what is overwritten from here on is lost
         self._back_at, self._to_find = self._next, reading.back
         self._found: list[int] = []  # going back: what is to be sent, newest first
+        self._found_start = ring.start  # of the ring when it was last looked whether that is still there
+        self._late: deque[Event] = deque()  # denials that were overwritten before they were looked at
         self._left = reading.limit
         self.losses = Losses(node_name, clock)
         self.is_done = False
+        self.sent = self.passed_over = 0  # flows that were sent, and that its filters or its end left out
 
     @property
     def has_work(self) -> bool:
         """Whether there is something to do now, or else only when something has come."""
-        return self._end is not None or bool(self._to_find or self._found) or self._next < self._ring.end
+        waits = self._to_find or self._found or self._late
+        return self._end is not None or bool(waits) or self._next < self._ring.end
 
     def piece(self, seconds: float) -> list[bytes]:
         """The next responses, after about so many seconds of work at most; may be none while it looks for its start."""
@@ -65,26 +71,31 @@ class Reader:
     def _go_back(self, stop: float) -> None:
         """Towards the start of the ring, until as many matching flows were found as are wanted."""
         for _ in range(PIECE_EVENTS):
-            if self._back_at <= self._ring.start:
+            at = self._ring.previous(self._back_at)
+            if at is None:
                 self._to_find = 0
                 return
-            self._back_at -= 1
-            event = self._ring[self._back_at]
+            self._back_at, event = at, self._ring[at]
             if event.is_loss:
-                self._found.append(self._back_at)
+                self._found.append(at)
             elif self._reading.wants(event):
-                self._found.append(self._back_at)
+                self._found.append(at)
                 self._to_find -= 1
             if not self._to_find or self._clock.monotonic() > stop:
                 return
 
     def _count_losses(self) -> None:
+        """What was overwritten unread is lost, but for the denials."""
         start = self._ring.start
-        while self._found and self._found[-1] < start:
-            self._found.pop()
-            self.losses.add(1)
+        if self._found and self._found_start != start:
+            there = [at for at in self._found if self._ring.get(at) is not None]
+            self.losses.add(len(self._found) - len(there))
+            self._found, self._found_start = there, start
         if self._next < start:
-            self.losses.add(start - self._next)
+            kept = self._ring.denials.between(self._next, start)
+            self._late.extend(event for _, event in kept)
+            owed = max(0, start - max(self._next, self._owed_from))
+            self.losses.add(owed - sum(at >= self._owed_from for at, _ in kept))
             self._next = start
 
     def _go_on(self, batch: list[bytes], stop: float) -> None:
@@ -94,11 +105,15 @@ class Reader:
             if event.is_loss:
                 batch.append(self.losses.passed_on(event))
             elif self._reading.until_ns is not None and event.time_ns > self._reading.until_ns:
+                self.passed_over += 1
                 self.is_done = True
                 return
-            elif self._reading.wants(event):
+            elif not self._reading.wants(event):
+                self.passed_over += 1
+            else:
                 response = self._responses.response(event)
                 batch.append(response)
+                self.sent += 1
                 size += len(response)
                 if self._left is not None:
                     self._left -= 1
@@ -106,13 +121,21 @@ class Reader:
                         break
             if size > PIECE_BYTES or monotonic() > stop:
                 break
-        self.is_done = self._left == 0 or (self._end is not None and not self._found and self._next >= self._end)
+        self.is_done = self._left == 0 or self._has_reached_end
+
+    @property
+    def _has_reached_end(self) -> bool:
+        return self._end is not None and not self._found and not self._late and self._next >= self._end
 
     def _events(self) -> Iterator[Event]:
         """The next events, as many as are looked at in one piece; each counts as looked at."""
         for _ in range(min(PIECE_EVENTS, len(self._found))):
             yield self._ring[self._found.pop()]
         if self._found:
+            return
+        for _ in range(min(PIECE_EVENTS, len(self._late))):
+            yield self._late.popleft()
+        if self._late:
             return
         end = self._ring.end if self._end is None else min(self._end, self._ring.end)
         for event in self._ring.slice(self._next, min(end, self._next + PIECE_EVENTS)):
@@ -125,12 +148,16 @@ class Losses:
 
     def __init__(self, node_name: str, clock: Clock) -> None:
         self._node_name, self._clock = node_name, clock
+        self.total = 0
         self._count = 0
         self._first_ns = self._last_ns = 0
         self._told = float("-inf")
 
     def add(self, count: int) -> None:
         """So many events were overwritten unread."""
+        if not count:
+            return
+        self.total += count
         now = self._clock.unix_ns()
         self._first_ns = self._first_ns if self._count else now
         self._last_ns = now

@@ -51,7 +51,7 @@ class Reading:
         if self.since_ns is not None:
             return ring.first_since(self.since_ns)
         if self.first or (self.number == 0 and not self.follow):
-            return ring.start
+            return ring.oldest
         return ring.end
 
 

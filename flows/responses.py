@@ -30,7 +30,7 @@ class Responses:
 
     def response(self, event: Event) -> bytes:
         """The response that carries this flow."""
-        time_ns, own, common, _ = event
+        time_ns, own, common = event[:3]
         if self._mask:
             common, own = self._masked_common(common), self._mask.narrow(own)
         if not self._has_time:

@@ -1,7 +1,7 @@
 """The last flows, in a ring that never blocks who writes: the oldest gives way, and readers learn what they missed.
 
 Every event has a sequence number, so a reader is a number and nothing else: the ring is the bounded queue of each
-follower, however many there are. Pure; one thread.
+follower, however many there are. Denials stay longer (flows.denials). Pure; one thread.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple, cast
 
 from flow import flow_pb2
+
+from flows.denials import Denials
 
 CAPACITY = 4095
 SPECIAL = frozenset(("time", "uuid", "l4", "l7", "trace_context", "Summary"))  # fields that tell like flows apart
@@ -26,6 +28,7 @@ class Event(NamedTuple):
     own: bytes
     common: bytes = b""
     is_loss: bool = False
+    is_denial: bool = False
 
     def flow(self) -> flow_pb2.Flow:
         """The flow; only of an event that is no loss."""
@@ -47,6 +50,8 @@ class Ring:
         self.start = 0  # sequence number of the oldest event that is still here
         self.end = 0  # sequence number of the next event: how many there ever were
         self.flows_seen = 0
+        self.flows_skipped = 0  # of those: never built, since nobody read them in time
+        self.denials = Denials(capacity)
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -54,6 +59,8 @@ class Ring:
     def append(self, event: Event) -> None:
         """Readable at once."""
         self._events[self.end % self.capacity] = event
+        if event.is_denial:
+            self.denials.append(self.end, event)
         self.end += 1
         if self.end - self.start > self.capacity:
             self.start += 1
@@ -66,13 +73,32 @@ class Ring:
         self.end += flows
         self.start = self.end
         self.flows_seen += flows
+        self.flows_skipped += flows
 
     def __getitem__(self, sequence: int) -> Event:
-        """The event with this number, start <= sequence < end; otherwise IndexError."""
-        event = self._events[sequence % self.capacity] if self.start <= sequence < self.end else None
+        """The event with this number, start <= sequence < end, or a denial from before; otherwise IndexError."""
+        event = self.get(sequence)
         if event is None:
             raise IndexError(f"event {sequence} is not within {self.start}..{self.end - 1}")
         return event
+
+    def get(self, sequence: int) -> Event | None:
+        """The event with this number, if it is still here."""
+        if self.start <= sequence < self.end:
+            return self._events[sequence % self.capacity]
+        return self.denials.get(sequence)
+
+    @property
+    def oldest(self) -> int:
+        """Sequence number of the oldest event that can be read: a denial, or `start`."""
+        kept = self.denials.oldest
+        return self.start if kept is None else min(kept, self.start)
+
+    def previous(self, sequence: int) -> int | None:
+        """Sequence number of the last event before this that can be read; None if there is none."""
+        if sequence > self.start:
+            return sequence - 1
+        return self.denials.last_before(sequence)
 
     def slice(self, first: int, stop: int) -> list[Event]:
         """The events with these numbers, start <= first and stop <= end."""
@@ -82,7 +108,7 @@ class Ring:
         return cast("list[Event]", found)
 
     def first_since(self, time_ns: int) -> int:
-        """Sequence number of the first event at or after this time; `end` if there is none."""
+        """Sequence number of the first event at or after this time, be it a denial from before; `end` if none."""
         low, high = self.start, self.end
         while low < high:
             middle = (low + high) // 2
@@ -90,4 +116,5 @@ class Ring:
                 low = middle + 1
             else:
                 high = middle
-        return low
+        kept = self.denials.first_since(time_ns)
+        return low if kept is None else min(kept, low)

@@ -141,6 +141,12 @@ def _is_allowed(raw: bytes) -> bool:
     return bool(judged.fields[RBAC_RESULT].string_value == "allowed")
 
 
+def is_denied(entry: seen_pb2.Entry) -> bool:
+    """Whether this end of an exchange will be a denial; cheaper than to decode it."""
+    routed = bool(entry.common_properties.route_name)
+    return _denied_by(entry.response.response_code_details, routed) is not None
+
+
 def _denied_by(details: str, is_routed: bool) -> str | None:
     """What refused the request: the rule's name, or Envoy's own reason where it never came to be judged; None: nothing.
 
