@@ -90,7 +90,7 @@ def differences(rule: HttpRule, judged: Request) -> Iterator[Difference]:
         pattern, value = getattr(rule, name), getattr(judged, name)
         if pattern and not full_match(pattern, value):
             yield Difference(name, pattern, value or None)
-    for header in rule.headers:
+    for header in dict.fromkeys(rule.headers):
         sent = judged.header(header.name)
         if sent is None or (header.value is not None and header.value != sent):
             is_secret = isinstance(header.value, Secret)
@@ -106,7 +106,7 @@ class _Headers:
     def __init__(self, headers: Sequence[tuple[HeaderMatch, ...]]) -> None:
         by_header: dict[HeaderMatch, list[int]] = {}
         by_count: dict[int, list[int]] = {}
-        for i, wanted in enumerate(headers):
+        for i, wanted in enumerate(map(dict.fromkeys, headers)):
             by_count.setdefault(len(wanted), []).append(i)
             for header in wanted:
                 by_header.setdefault(header, []).append(i)

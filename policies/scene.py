@@ -149,11 +149,11 @@ class Scene:
                 name, _, namespace = written.removesuffix(suffix).partition(".")
                 return self.world.services.get(PodKey(namespace, name))
         if "/" in written:
-            key = PodKey(*written.split("/", 1))
+            key = pod = PodKey(*written.split("/", 1))
         else:
             name, dot, namespace = written.partition(".")
-            key = PodKey(namespace if dot else "default", name)
-        return None if key in self.world.pods or written in ENTITIES else self.world.services.get(key)
+            key, pod = PodKey(namespace if dot else "default", name), PodKey("default", written)
+        return None if pod in self.world.pods or written in ENTITIES else self.world.services.get(key)
 
     def _pod_end(self, pod: Pod) -> End:
         for address in pod.addresses:

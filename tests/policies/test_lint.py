@@ -1,0 +1,99 @@
+"""What a folder of policies says in vain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.offline import compile_offline
+from policies.lint import lint
+from policies.repository import Repository
+from tests.policies.make import manifest, peers, pod, policy, to_ports
+
+PODS = (
+    pod("server", "10.0.0.1", app="server"),
+    pod("red", "10.0.0.2", colour="red", shade="dark"),
+    pod("blue", "10.0.0.3", colour="blue", shade="dark"),
+)
+
+
+def findings(*policies: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Object, path and reason of each."""
+    repository = Repository()
+    assert not [e for e in repository.replace("all.yaml", manifest(*PODS, *policies)).errors if e.severity == "error"]
+    scene, _ = compile_offline(repository.world())
+    found = lint(scene, lambda world: compile_offline(world)[0])
+    assert all(str(finding).isprintable() for finding in found)
+    return [(finding.name, finding.path, str(finding.reason)) for finding in found]
+
+
+def allow(name: str, *clauses: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return policy(name, subject={"app": "server"}, ingress=list(clauses), **spec)
+
+
+def clause(colour: dict[str, str], **more: Any) -> dict[str, Any]:
+    return {"fromEndpoints": peers(colour), **more}
+
+
+RED, BLUE, DARK = {"colour": "red"}, {"colour": "blue"}, {"shade": "dark"}
+WEB = {"toPorts": [to_ports("80")]}
+GET = {"toPorts": [to_ports("80", http=[{"method": "GET"}])]}
+
+
+def test_what_says_something_everywhere_is_not_mentioned() -> None:
+    assert findings(allow("a", clause(RED, **GET)), allow("b", clause(BLUE, **WEB))) == []
+
+
+def test_a_broader_allow_of_another_object_voids_http_rules() -> None:
+    assert findings(allow("a", clause(RED, **GET)), allow("b", clause(DARK))) == [("a", "spec.ingress[0]", "L7Voided")]
+
+
+def test_a_clause_that_others_cover_is_shadowed_whatever_its_labels_are() -> None:
+    """Only the folder shows that red and dark are the same pods here."""
+    assert findings(allow("a", clause(RED, **WEB)), allow("b", clause(DARK, **WEB))) == [
+        ("a", "spec.ingress[0]", "ShadowedRule")
+    ]
+
+
+def test_of_two_that_say_the_same_the_later_one_is_needless() -> None:
+    found = findings(allow("a", clause(RED, **WEB)), allow("b", clause(RED, **WEB)))
+    assert found == [("b", "spec.ingress[0]", "ShadowedRule")]
+
+
+def test_an_allow_under_the_denials_of_others() -> None:
+    deny = policy("b", subject={"app": "server"}, ingressDeny=[clause(DARK)])
+    assert findings(allow("a", clause(RED, **WEB)), deny) == [("a", "spec.ingress[0]", "ShadowedRule")]
+
+
+def test_nobody_is_selected_and_nobody_is_a_peer() -> None:
+    gone = policy("gone", subject={"app": "gone"}, ingress=[clause(RED)])
+    found = findings(gone, allow("a", clause({"colour": "green"}), clause(RED)))
+    assert found == [("a", "spec.ingress[0]", "SelectsNothing"), ("gone", "spec", "SelectsNothing")]
+
+
+def test_default_deny_alone_is_no_mistake() -> None:
+    assert findings(allow("a", {}), allow("b", {"fromEndpoints": []})) == []
+
+
+def test_a_port_name_that_nobody_has() -> None:
+    found = findings(allow("a", clause(RED, toPorts=[{"ports": [{"port": "web", "protocol": "TCP"}]}])))
+    assert found == [("a", "spec.ingress[0].toPorts[0]", "SelectsNothing")]
+
+
+def test_everybody_and_the_world() -> None:
+    assert findings(allow("a", {"fromEntities": ["all"], **WEB})) == [("a", "spec.ingress[0]", "SelectsEverything")]
+
+
+def test_http_rules_of_two_objects_that_are_equal_or_implied() -> None:
+    wide = {"toPorts": [to_ports("80", http=[{"path": "/v1/.*"}, {"method": "PUT"}])]}
+    narrow = {"toPorts": [to_ports("80", http=[{"method": "GET", "path": "/v1/a"}, {"method": "PUT"}])]}
+    assert findings(allow("a", clause(RED, **narrow)), allow("b", clause(RED, **wide))) == [
+        ("a", "spec.ingress[0].toPorts[0].rules.http[0]", "ShadowedRule"),
+        ("b", "spec.ingress[0].toPorts[0].rules.http[1]", "ShadowedRule"),
+    ]
+
+
+def test_a_rule_is_needed_where_its_peer_has_no_other() -> None:
+    both = {"fromEndpoints": peers(RED, BLUE), **GET}
+    assert findings(allow("a", both), allow("b", clause(RED, **GET))) == [
+        ("b", "spec.ingress[0].toPorts[0].rules.http[0]", "ShadowedRule")
+    ]
