@@ -16,8 +16,8 @@ def config(modes: Modes) -> Config:
 
 
 def test_the_modes_are_those_of_the_compiler_and_begin_like_it() -> None:
-    assert ENFORCEMENTS == tuple(mode.value for mode in Enforcement)
-    assert LOCALHOSTS == tuple(mode.value for mode in AllowLocalhost)
+    assert tuple(mode.value for mode in Enforcement) == ENFORCEMENTS
+    assert tuple(mode.value for mode in AllowLocalhost) == LOCALHOSTS
     compiler, modes = CompilerOptions(), Modes()
     assert (modes.enforcement, modes.localhost) == (compiler.policy_enforcement, compiler.allow_localhost)
     assert (modes.cluster, modes.node_labels) == (compiler.cluster, compiler.node_labels)
