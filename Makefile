@@ -26,6 +26,9 @@ test: check ## Everything: unit, feature, privileged tests and the conformance s
 bench: setup ## The scorecard, as a table and build/bench.json; ONLY=name runs one benchmark (needs root)
 	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))
 
+fuzz: setup ## New random examples for every property test, parsers and oracle: EXAMPLES=1000, ONLY=name (needs root)
+	$(PY) -m pytest tests -m hypothesis --examples $(or $(EXAMPLES),1000) --timeout 0 $(if $(ONLY),-k '$(ONLY)')
+
 goldens: setup ## Rewrite the golden files from today's behaviour; never in CI
 	@[ -z "$$CI" ] || { echo "goldens are not rewritten in CI" >&2; exit 2; }
 	$(PY) -m pytest tests --goldens -m "not privileged"
