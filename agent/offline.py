@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
+from agent.config import Modes
 from agent.errors import EnvironmentProblem
 from agent.views import labels_by_identity
-from policies.compiler import Compiler
+from policies.compiler import Compiler, CompilerOptions
+from policies.enforcement import AllowLocalhost, Enforcement
 from policies.errors import PolicyError, in_order
 from policies.identity import IdentityAllocator
 from policies.objects import PodKey
@@ -22,7 +25,8 @@ from policies.slots import SlotBook, assign
 from policies.watch import read_folder
 from policies.world import World
 
-_FIRST_ENDPOINT = 1
+MODES: Final = Modes()
+_FIRST_ENDPOINT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ class Offline:
     problems: tuple[PolicyError, ...]
 
 
-def read_offline(folder: Path) -> Offline:
-    """The folder as one node with all its pods. Raises EnvironmentProblem if it cannot be read."""
+def read_offline(folder: Path, modes: Modes = MODES) -> Offline:
+    """The folder as one node with all its pods, in these modes. Raises EnvironmentProblem if it cannot be read."""
     files: dict[str, str] = {}
     repository = Repository()
     for event in read_folder(folder):
@@ -46,12 +50,12 @@ def read_offline(folder: Path) -> Offline:
         repository.apply(replace(event, path=name))
         if event.text is not None:
             files[name] = event.text
-    scene, errors = compile_offline(repository.world())
+    scene, errors = compile_offline(repository.world(), modes=modes)
     return Offline(scene, Places(files), files, in_order([*repository.problems, *errors]))
 
 
 def compile_offline(
-    world: World, local: Mapping[PodKey, int] | None = None, host: Sequence[str] = ()
+    world: World, local: Mapping[PodKey, int] | None = None, host: Sequence[str] = (), *, modes: Modes = MODES
 ) -> tuple[Scene, tuple[PolicyError, ...]]:
     """The world as one node, and what could not be compiled. `local`: endpoint ids of its pods, by default of all;
     `host`: the node's own addresses."""
@@ -59,6 +63,16 @@ def compile_offline(
     if local is None:
         pods = sorted(key for key, pod in world.pods.items() if not pod.host_network and not pod.is_over)
         local = {key: number for number, key in enumerate(pods, _FIRST_ENDPOINT)}
-    compiled = Compiler(identities).compile(world, local, host, 1)
+    compiled = Compiler(identities, compiler_options(modes)).compile(world, local, host, 1)
     node, _ = assign(compiled.node, SlotBook())
     return Scene(node, world, labels_by_identity(identities, node)), compiled.errors
+
+
+def compiler_options(modes: Modes) -> CompilerOptions:
+    """The modes as the compiler knows them."""
+    return CompilerOptions(
+        cluster=modes.cluster,
+        policy_enforcement=Enforcement(modes.enforcement),
+        allow_localhost=AllowLocalhost(modes.localhost),
+        node_labels=modes.node_labels,
+    )

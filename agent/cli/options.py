@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from agent.config import DEFAULT_BPFFS, DEFAULT_RUN_DIR
+from agent.config import DEFAULT_BPFFS, DEFAULT_CLUSTER, DEFAULT_RUN_DIR, ENFORCEMENTS, LOCALHOSTS, Modes
+from agent.errors import EnvironmentProblem
 
 run_dir_option = click.option(
     "--run-dir",
@@ -43,3 +45,55 @@ def show_problems(problems: Iterable[object]) -> None:
     """What is wrong with the manifests, on stderr: the answer is about what a node would enforce all the same."""
     for problem in problems:
         click.echo(f"deflector: {problem}", err=True)
+
+
+_MODES: Final = (
+    click.option(
+        "--policy-enforcement",
+        "--enable-policy",
+        type=click.Choice(ENFORCEMENTS),
+        default=ENFORCEMENTS[0],
+        show_default=True,
+        help="default: a pod is open in a direction until a policy selects it there; always: closed; never: nothing is "
+        "enforced.",
+    ),
+    click.option(
+        "--allow-localhost",
+        type=click.Choice(LOCALHOSTS),
+        default=LOCALHOSTS[0],
+        show_default=True,
+        help="Whether the node itself reaches its pods past every policy (always, and auto) or needs a rule (policy).",
+    ),
+    click.option(
+        "--cluster-name",
+        default=DEFAULT_CLUSTER,
+        show_default=True,
+        help="Name of this cluster, in identities and in flows.",
+    ),
+    click.option(
+        "--enable-node-selector-labels", is_flag=True, help="Let fromNodes and toNodes choose nodes by their labels."
+    ),
+)
+
+
+def modes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The modes of policy, given to the command as one `modes`; refused if they cannot be."""
+
+    @wraps(command)
+    def with_modes(
+        *words: Any,
+        policy_enforcement: str,
+        allow_localhost: str,
+        cluster_name: str,
+        enable_node_selector_labels: bool,
+        **options: Any,
+    ) -> None:
+        modes = Modes(policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels)
+        if problem := modes.problem():
+            raise EnvironmentProblem(problem)
+        command(*words, modes=modes, **options)
+
+    made: Callable[..., None] = with_modes
+    for option in reversed(_MODES):
+        made = option(made)
+    return made

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.options import manifests_option, output_option, show_problems
+from agent.cli.options import manifests_option, modes_options, output_option, show_problems
+from agent.config import Modes
 from agent.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class PortAndProtocol(click.ParamType[tuple[int, str]]):
 @click.option("--path", help="... this path, with its query string.  [default: /]")
 @click.option("--host", help="... this host.  [default: as a client would say that connects to --to]")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="... this header; may be repeated.")
+@modes_options
 @output_option
 def explain(
     manifests: Path,
@@ -57,6 +59,7 @@ def explain(
     path: str | None,
     host: str | None,
     headers: tuple[str, ...],
+    modes: Modes,
     output: str,
 ) -> None:
     """Say whether WHO may talk to WHO, and which rule of which policy says so; if not, which rule comes nearest.
@@ -74,7 +77,7 @@ def explain(
 
     number, protocol = port[0], Protocol[port[1]]
     request = _request((method, path, host), headers, (target, number, protocol))
-    offline = read_offline(manifests)
+    offline = read_offline(manifests, modes)
     try:
         ends = offline.scene.end(source), offline.scene.target(target, protocol, number)
     except UnknownEnd as unknown:

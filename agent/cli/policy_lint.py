@@ -9,13 +9,15 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from agent.cli.options import output_option, show_problems
+from agent.cli.options import modes_options, output_option, show_problems
+from agent.config import Modes
 
 
 @click.command(epilog="Example: deflector policy lint policies/   (in CI, beside 'deflector policy validate')")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@modes_options
 @output_option
-def lint(folder: Path, output: str) -> None:
+def lint(folder: Path, modes: Modes, output: str) -> None:
     """Find rules of a folder that are shadowed, unreachable or void, about nobody or about everybody.
 
     Takes the pods of the folder for all there are. Exit code 0: nothing is found; 1: something is.
@@ -26,9 +28,9 @@ def lint(folder: Path, output: str) -> None:
     from policies.lint import lint as findings_of
     from policies.types import Origin
 
-    offline = read_offline(folder)
+    offline = read_offline(folder, modes)
     found = []
-    for finding in findings_of(offline.scene, lambda world: compile_offline(world)[0]):
+    for finding in findings_of(offline.scene, lambda world: compile_offline(world, modes=modes)[0]):
         place = offline.places.of(Origin(finding.kind, finding.namespace, finding.name, finding.path))
         found.append(finding.at(place.file, place.line) if place is not None else finding)
     found.sort(key=lambda finding: finding.sort_key)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from agent.cli.options import bpffs_option, run_dir_option
-from agent.config import DEFAULT_CLUSTER, DEFAULT_HUBBLE_ADDRESS, ENFORCEMENTS, LOCALHOSTS, Config, Modes, RunDir
+from agent.cli.options import bpffs_option, modes_options, run_dir_option
+from agent.config import DEFAULT_HUBBLE_ADDRESS, Config, Modes, RunDir
 from agent.errors import EnvironmentProblem
 from agent.interrupt import quietly
 
@@ -51,31 +51,7 @@ class PortSpan(click.ParamType[tuple[int, int]]):
 )
 @click.option("--concurrency", default=0, help="Worker threads of Envoy.  [default: one per core]")
 @click.option("--proxy-ports", type=PortSpan(), default="14000-14999", show_default=True, help="Range of proxy ports.")
-@click.option(
-    "--policy-enforcement",
-    "--enable-policy",
-    type=click.Choice(ENFORCEMENTS),
-    default=ENFORCEMENTS[0],
-    show_default=True,
-    help="default: a pod is open in a direction until a policy selects it there; always: closed; never: nothing is "
-    "enforced.",
-)
-@click.option(
-    "--allow-localhost",
-    type=click.Choice(LOCALHOSTS),
-    default=LOCALHOSTS[0],
-    show_default=True,
-    help="Whether the node itself reaches its pods past every policy (always, and auto) or needs a rule (policy).",
-)
-@click.option(
-    "--cluster-name",
-    default=DEFAULT_CLUSTER,
-    show_default=True,
-    help="Name of this cluster, in identities and in flows.",
-)
-@click.option(
-    "--enable-node-selector-labels", is_flag=True, help="Let fromNodes and toNodes choose nodes by their labels."
-)
+@modes_options
 def run(
     manifests: Path,
     run_dir: Path,
@@ -85,10 +61,7 @@ def run(
     envoy: Path | None,
     concurrency: int,
     proxy_ports: tuple[int, int],
-    policy_enforcement: str,
-    allow_localhost: str,
-    cluster_name: str,
-    enable_node_selector_labels: bool,
+    modes: Modes,
 ) -> None:
     """Run a standalone node from a folder of Kubernetes manifests.
 
@@ -103,13 +76,13 @@ def run(
         run_dir=RunDir(run_dir.absolute()),
         bpffs=bpffs.absolute(),
         node_name=node_name,
-        modes=Modes(policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels),
+        modes=modes,
         hubble_address=hubble_address,
         envoy=envoy,
         envoy_concurrency=concurrency,
         proxy_ports=proxy_ports,
     )
-    problem = config.run_dir.problem() or config.modes.problem()
+    problem = config.run_dir.problem()
     if problem:
         raise EnvironmentProblem(problem)
     with quietly():
