@@ -91,8 +91,10 @@ class NodeView:
         own = record.destination_identity if ingress else record.source_identity
         peer = record.source_identity if ingress else record.destination_identity
         policy = self._policies.get(own if own is not None else -1)
-        if policy is None or peer is None:
+        if policy is None:
             return ()
+        if peer is None:  # the world, or a service's address
+            peer = self.identity_by_ip(record.source_ip if ingress else record.destination_ip)
         rule = find_rule(policy.direction(record.direction), peer, record.protocol, self._target_port(record))
         if rule is None or (rule.verdict is Verdict.DENY) != (record.verdict is PacketVerdict.DROPPED):
             return ()

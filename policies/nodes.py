@@ -75,8 +75,9 @@ class Nodes:
         self._seen = (nodes, servers, own)
         labels = dict(self._others(nodes, servers))
         hosts = {*own, *self._addresses_here(nodes)}
-        numbers = self._number({labels[address] for address in labels.keys() - hosts})
-        self.identities = {address: numbers[of] for address, of in labels.items()} | dict.fromkeys(hosts, IDENTITY_HOST)
+        others = {address: of for address, of in labels.items() if address not in hosts}
+        numbers = self._number(set(others.values()))
+        self.identities = {address: numbers[of] for address, of in others.items()} | dict.fromkeys(hosts, IDENTITY_HOST)
         self._relabel_host(is_api_server=not servers.isdisjoint(hosts))
 
     def _addresses_here(self, nodes: Mapping[str, Node]) -> Iterator[str]:

@@ -89,6 +89,12 @@ def test_an_allowed_connection_names_the_policy_that_allows_it() -> None:
     assert "k8s:io.cilium.k8s.policy.name=rule1" in ref.labels
 
 
+def test_the_world_has_no_number_in_events_and_yet_a_policy_that_allows_it() -> None:
+    seen = view(policy("open-house", subject={"class": "deathstar"}, ingress=[{"toPorts": [to_ports("80")]}]))
+    event = replace(verdict("198.51.100.1", PacketVerdict.FORWARDED, seen), source_identity=None)
+    assert [ref.name for ref in seen.policies_of(event)] == ["open-house"]
+
+
 def test_a_default_deny_names_none() -> None:
     seen = view()
     assert seen.policies_of(verdict(XWING, PacketVerdict.DROPPED, seen)) == ()
