@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.config import Modes
 from agent.offline import compile_offline
 from bpf.layout import Dir, Event, EventType, Reply
 from bpf.links import host_addresses
@@ -36,7 +37,7 @@ from tests.bpf.frames import internet_checksum
 from tests.bpf.galaxy import NODE4, NODE6, WORLD4, WORLD6, inside
 from tests.bpf.stage import Stage, staged
 from tests.oracle.paste import example
-from tests.oracle.worlds import PORTS, l4_policies, with_ports
+from tests.oracle.worlds import PORTS, l4_policies, namespaces, with_ports
 from tests.policies.make import manifest, pod
 
 pytestmark = pytest.mark.privileged
@@ -72,7 +73,7 @@ class Kernel:
     numbers: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(20_000, 32_000)))
 
     def objects(self) -> list[dict[str, Any]]:
-        made = []
+        made = namespaces()
         for name, (namespace, labels, web) in PODS.items():
             here = self.stage.galaxy.pods[name]
             plain = pod(name, [here.v4, here.v6], namespace, **labels)
@@ -101,13 +102,13 @@ class Kernel:
             )
         return made
 
-    def program(self, objects: list[dict[str, Any]]) -> Scene:
+    def program(self, objects: list[dict[str, Any]], modes: Modes) -> Scene:
         """Compile and put into the maps."""
         repository = Repository()
         assert not [e for e in repository.replace("all.yaml", manifest(*objects)).errors if e.severity == "error"]
         local = {PodKey(PODS[name][0], name): here.ifindex for name, here in self.stage.galaxy.pods.items()}
         with self.stage.on_node():
-            scene, errors = compile_offline(repository.world(), local, host_addresses())
+            scene, errors = compile_offline(repository.world(), local, host_addresses(), modes=modes)
             assert not errors
             self.stage.datapath.apply(desired(scene.node, {slot.name: PROXY_PORT for slot in scene.node.slots}))
         return scene
@@ -251,22 +252,27 @@ def probes(draw: st.DrawFn) -> Probe:
     return Probe(source, target, family, protocol, port)
 
 
+MODES = st.builds(
+    Modes, st.sampled_from(["default", "default", "default", "always", "never"]), st.sampled_from(["auto", "policy"])
+)
+
+
 @settings(
     max_examples=25,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
-@given(rules=l4_policies(), tried=st.lists(probes(), min_size=15, max_size=25))
+@given(rules=l4_policies(), modes=MODES, tried=st.lists(probes(), min_size=15, max_size=25))
 def test_the_kernel_decides_as_the_evaluator_says(
-    kernel: Kernel, rules: list[dict[str, Any]], tried: list[Probe]
+    kernel: Kernel, rules: list[dict[str, Any]], modes: Modes, tried: list[Probe]
 ) -> None:
     objects = [*kernel.objects(), *rules]
-    scene = kernel.program(objects)
+    scene = kernel.program(objects, modes)
     for probe in tried:
         source = scene.end(name_of(kernel, probe.source, probe.family))
         target = scene.target(name_of(kernel, probe.target, probe.family), probe.protocol, probe.port)
         answer = explain(scene, Question(source, target, probe.protocol))
         fate, wanted = kernel.send(probe), expected(answer, probe)
         words = example(objects, source.name, target.name, f"{probe.port}/{probe.protocol.name}", None)
-        assert fate == wanted, f"{probe}: the kernel: {fate}, the evaluator: {wanted}{words}"
+        assert fate == wanted, f"{probe}, {modes}: the kernel: {fate}, the evaluator: {wanted}{words}"

@@ -115,11 +115,23 @@ _PEERS: Mapping[str, st.SearchStrategy[Any]] = {
                 {"cidr": "203.0.113.0/24", "except": ["203.0.113.2/32"]},
                 {"cidr": "203.0.112.0/20", "except": ["203.0.113.128/25"]},
                 {"cidr": "0.0.0.0/0", "except": ["203.0.113.0/24"]},
+                {"cidrGroupRef": "partners"},
+                {"cidrGroupSelector": {"matchLabels": {"trust": "low"}}, "except": ["203.0.113.2/32"]},
             ]
         ),
         max_size=2,
     ),
 }
+_SERVICES = st.sampled_from([[{"k8sService": {"serviceName": "shop", "namespace": "default"}}]])
+CIDR_GROUPS = [
+    {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumCIDRGroup",
+        "metadata": {"name": name, "labels": {"trust": trust}},
+        "spec": {"externalCIDRs": [prefix]},
+    }
+    for name, trust, prefix in (("partners", "high", "203.0.113.0/25"), ("others", "low", "203.0.112.0/20"))
+]
 _ports = st.sampled_from(
     [
         {"port": "80"},
@@ -137,7 +149,9 @@ _icmps = st.sampled_from([[{"fields": [{"type": 8}]}], [{"fields": [{"type": "Ec
 def _l4_clauses(draw: st.DrawFn, direction: str, is_deny: bool) -> dict[str, Any]:
     clause: dict[str, Any] = {}
     kind = draw(st.sampled_from([None, "Endpoints", "Endpoints", *_PEERS]))
-    if kind is not None:
+    if direction == "egress" and draw(st.integers(0, 9)) == 0:
+        clause["toServices"] = draw(_SERVICES)
+    elif kind is not None:
         clause[f"{'from' if direction == 'ingress' else 'to'}{kind}"] = draw(_PEERS[kind])
     match draw(st.integers(0, 5)):
         case 0:
@@ -173,9 +187,63 @@ def l4_policies(draw: st.DrawFn) -> list[dict[str, Any]]:
         if draw(st.integers(0, 5)) == 0:
             spec["enableDefaultDeny"] = {direction: draw(st.booleans()) for direction in ("ingress", "egress")}
         subject = draw(st.sampled_from([{}, {"app": "a"}, {"app": "b"}, {"tier": "front"}]))
-        namespace = draw(st.sampled_from(NAMESPACES))
-        made.append(policy(f"p{number}", namespace=namespace, subject=subject, **spec))
-    return made
+        one = policy(f"p{number}", namespace=draw(st.sampled_from(NAMESPACES)), subject=subject, **spec)
+        made.append(clusterwide(one) if draw(st.integers(0, 4)) == 0 else one)
+    return [*CIDR_GROUPS, *made, *draw(st.lists(network_policies(), max_size=1))]
+
+
+def clusterwide(one: dict[str, Any]) -> dict[str, Any]:
+    """The same policy for every namespace."""
+    return one | {"kind": "CiliumClusterwideNetworkPolicy", "metadata": {"name": one["metadata"]["name"]}}
+
+
+@st.composite
+def network_policies(draw: st.DrawFn) -> dict[str, Any]:
+    """A Kubernetes NetworkPolicy."""
+    peer = st.sampled_from(
+        [
+            {"podSelector": {"matchLabels": {"app": "a"}}},
+            {"namespaceSelector": {}},
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "rebels"}}},
+            {"podSelector": {}, "namespaceSelector": {"matchExpressions": [{"key": "side", "operator": "Exists"}]}},
+            {"ipBlock": {"cidr": "203.0.113.0/24", "except": ["203.0.113.2/32"]}},
+            {"ipBlock": {"cidr": "0.0.0.0/0"}},
+        ]
+    )
+    port = st.sampled_from(
+        [
+            {"port": 80},
+            {"port": 80, "endPort": 90},
+            {"port": "web"},
+            {"protocol": "UDP", "port": 85},
+            {"protocol": "UDP"},
+        ]
+    )
+    spec: dict[str, Any] = {"podSelector": draw(st.sampled_from([{}, {"matchLabels": {"app": "b"}}]))}
+    for direction, side in (("ingress", "from"), ("egress", "to")):
+        if draw(st.booleans()):
+            spec[direction] = [
+                {side: draw(st.lists(peer, max_size=2)), "ports": draw(st.lists(port, max_size=2))}
+                for _ in range(draw(st.integers(0, 2)))
+            ]
+    if draw(st.booleans()):
+        more = draw(st.sampled_from([[], ["ingress"], ["egress"]]))
+        spec["policyTypes"] = sorted({name.title() for name in (*more, *(spec.keys() & {"ingress", "egress"}))})
+    about = {"name": "np", "namespace": draw(st.sampled_from(NAMESPACES))}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": about, "spec": spec}
+
+
+def namespaces() -> list[dict[str, Any]]:
+    """The two, with labels."""
+    labels = {"default": {}, "rebels": {"side": "light"}}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name, **labels[name]}},
+        }
+        for name in NAMESPACES
+    ]
 
 
 def with_ports(made: dict[str, Any], ports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
