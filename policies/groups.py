@@ -82,6 +82,9 @@ class GroupBook:
         if state.rules is not rules or state.own_ports != own_ports:
             state.rules, state.own_ports = rules, own_ports
             state.merged = {direction: self._merge(group, rules, direction, own_ports) for direction in Direction}
+            for direction, merged in state.merged.items():
+                if merged is not None and state.policy is not None:
+                    merged.keep(state.policy.direction(direction))
 
     def _policy(self, group: int, state: _Group) -> EndpointPolicy:
         """The policy of a group whose directions are up to date; the same object if it is the same."""

@@ -2,7 +2,7 @@
 
 Selectors are the one form that selections are kept for. Entities are reserved labels, prefixes are `cidr:` keys; groups
 of prefixes and services are looked up in the world, so their selectors change with it. A peer that stands for nobody
-now (a service without backends) becomes no selector at all, which chooses nobody: never everybody.
+now (a service without backends) chooses nobody: never everybody.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from policies.secret_headers import resolve
 from policies.selectors import Operator, Requirement, Selector, exists, label_map, within
 
 EVERYBODY: Final = Selector()
+NOBODY: Final = Selector.of([exists(f"{RESERVED}:none")])
 
 _CLUSTER_ENTITIES: Final = (
     *("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"),
@@ -50,8 +51,11 @@ class Places:
         )
 
     def selectors(self, peers: Iterable[Peer]) -> tuple[Selector, ...]:
-        """Who is meant by any of these peers: each selector once, in order of mention."""
-        return tuple(dict.fromkeys(selector for peer in peers for selector in self._of(peer)))
+        """Who is meant by any of these peers: each selector once, in order of mention. Where nobody is meant now, one
+        that chooses nobody: `()` would be what the author wrote."""
+        peers = tuple(peers)
+        found = tuple(dict.fromkeys(selector for peer in peers for selector in self._of(peer)))
+        return found or ((NOBODY,) if peers else ())
 
     def _of(self, peer: Peer) -> Iterator[Selector]:
         match peer:
