@@ -133,7 +133,7 @@ async def _icmp(way: Way, kind: int) -> Answer:
     identifier = way.local[1]
     with way.socket(socket.SOCK_RAW, ICMP_PROTOCOL if v4 else ICMPV6_PROTOCOL) as sock:
         sock.bind((way.local[0], 0))
-        await loop.sock_connect(sock, (way.remote[0], 0))
+        sock.connect((way.remote[0], 0))  # asks nobody; the loop would look the address up, and fail
         await loop.sock_sendall(sock, icmp_packet(kind, identifier, 4 if v4 else 6))
         while True:
             packet = await loop.sock_recv(sock, READ_SIZE)
@@ -151,7 +151,7 @@ async def _sctp(way: Way) -> Answer:
     loop = asyncio.get_running_loop()
     with way.socket(socket.SOCK_RAW, SCTP_PROTOCOL) as sock:
         sock.bind((way.local[0], 0))
-        await loop.sock_connect(sock, (way.remote[0], 0))
+        sock.connect((way.remote[0], 0))
         await loop.sock_sendall(sock, sctp_init(way.local[1], way.remote[1]))
         while True:
             packet = sctp_payload(await loop.sock_recv(sock, READ_SIZE), way.family == socket.AF_INET)
