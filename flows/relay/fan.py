@@ -34,6 +34,7 @@ class Fan:
         self._items: asyncio.Queue[Item] = asyncio.Queue(UNREAD_MAX)
         self._streams: dict[Peer, asyncio.Task[None]] = {}
         self._merger = Merger()
+        self._last: dict[str, int] = {}  # node -> time in ns of the last flow that it has sent
         self._told: dict[Peer, int] = {}  # the state that was told last
         self._errors: dict[str, set[str]] = {}
         self._errors_due = 0.0
@@ -79,8 +80,11 @@ class Fan:
     def _take(self, item: Item) -> None:
         peer, what = item
         if isinstance(what, bytes):
-            sent = observer_pb2.GetFlowsResponse.FromString(what).time
-            self._merger.push(peer.name, sent.seconds * 1_000_000_000 + sent.nanos, what, time.monotonic())
+            sent = observer_pb2.GetFlowsResponse.FromString(what)
+            at = sent.time.seconds * 1_000_000_000 + sent.time.nanos
+            if sent.HasField("flow"):
+                self._last[peer.name] = at
+            self._merger.push(peer.name, at, what, time.monotonic())
             return
         self._merger.close(peer.name)
         self._streams.pop(peer, None)
@@ -96,13 +100,17 @@ class Fan:
                 self._merger.open(peer.name)
                 self._streams[peer] = group.create_task(self._read(peer, connected))
         now = dict.fromkeys(up, relay_pb2.NODE_CONNECTED) | dict.fromkeys(down, relay_pb2.NODE_UNAVAILABLE)
+        for peer in self._streams.keys() - up.keys() - down.keys():
+            self._streams.pop(peer).cancel()
+            self._merger.close(peer.name)
         gone = dict.fromkeys(self._told.keys() - now.keys(), relay_pb2.NODE_GONE)
         changes = {peer: state for peer, state in {**now, **gone}.items() if self._told.get(peer) != state}
         self._told = dict(now)
         return self._state_events(changes)
 
     async def _read(self, peer: Peer, connected: grpc.aio.Channel) -> None:
-        call = connected.unary_stream(METHOD)(self._request.SerializeToString(), metadata=tuple(self._metadata))
+        request = self._request_of(peer).SerializeToString()
+        call = connected.unary_stream(METHOD)(request, metadata=tuple(self._metadata))
         reason: str | None = None
         try:
             async for response in call:
@@ -110,6 +118,17 @@ class Fan:
         except grpc.aio.AioRpcError as error:
             reason = error.details() or error.code().name
         await self._items.put((peer, reason))
+
+    def _request_of(self, peer: Peer) -> observer_pb2.GetFlowsRequest:
+        """What to ask a node for; one that comes back, for what it has not sent before."""
+        last = self._last.get(peer.name)
+        if last is None:
+            return self._request
+        request = observer_pb2.GetFlowsRequest()
+        request.CopyFrom(self._request)
+        request.number = 0
+        request.since.FromNanoseconds(last + 1)
+        return request
 
     def _state_events(self, changes: Mapping[Peer, int]) -> list[bytes]:
         names: dict[int, list[str]] = {}

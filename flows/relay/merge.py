@@ -1,8 +1,8 @@
 """Streams of several nodes, each in order, become one in order of time. Pure; the clock is an argument.
 
 An event is let out when every stream that is still open has shown a later one, or when it has waited for `WINDOW`
-seconds: a node that is silent holds up the others no longer than that. Events of one time keep the order in which
-they came.
+seconds: a node that is silent holds up the others no longer than that. Nor do more than `WAITING_MAX` wait: then the
+first go. Events of one time keep the order in which they came.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 WINDOW: Final = 1.0  # seconds, as in Hubble's relay
+WAITING_MAX: Final = 4096  # events
 
 
 class Merger:
@@ -43,7 +44,7 @@ class Merger:
 
     def ready(self, now: float) -> Iterator[bytes]:
         """The events that need wait for nothing any more, in order."""
-        while self._heap and (self._is_complete() or self._heap[0][3] + WINDOW <= now):
+        while self._heap and (self._is_complete() or self._is_full() or self._heap[0][3] + WINDOW <= now):
             _, _, stream, _, event = heapq.heappop(self._heap)
             self._waiting[stream] -= 1
             yield event
@@ -51,6 +52,9 @@ class Merger:
     def wait(self, now: float) -> float | None:
         """Seconds until the first event has waited long enough; None if none waits."""
         return max(0.0, self._heap[0][3] + WINDOW - now) if self._heap else None
+
+    def _is_full(self) -> bool:
+        return len(self._heap) > WAITING_MAX
 
     def _is_complete(self) -> bool:
         return all(self._waiting[stream] for stream in self._open)

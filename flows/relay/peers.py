@@ -13,8 +13,11 @@ import grpc
 import grpc.aio
 from peer import peer_pb2, peer_pb2_grpc
 
+from flows.rpc.tls import fingerprint
+
 PORT: Final = 4244  # of a node whose address says none
 MESSAGE_MAX: Final = 16 << 20  # bytes
+RECONNECT_MS: Final = 5000  # between two attempts to reach a node at most; gRPC's own two minutes are long to be blind
 RETRY_FIRST, RETRY_MAX = 1.0, 30.0  # seconds between attempts to reach the peer service; 30 is Hubble's
 SETTLE: Final = 2.0  # seconds after which a new stream of notifications has named every node
 UNIX: Final = "unix:"
@@ -35,20 +38,30 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """Files that the relay shows to nodes and trusts nodes by; read anew for each connection."""
+    """Files that the relay trusts nodes by, and shows to those that ask; read anew for each connection."""
 
-    ca: Path
-    certificate: Path
-    key: Path
+    cas: tuple[Path, ...]
+    certificate: Path | None = None
+    key: Path | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Raises OSError."""
-        return grpc.ssl_channel_credentials(self.ca.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes())
+        trusted = b"\n".join(path.read_bytes() for path in self.cas)
+        key, certificate = (path.read_bytes() if path is not None else None for path in (self.key, self.certificate))
+        return grpc.ssl_channel_credentials(trusted, key, certificate)
+
+    def fingerprint(self) -> object:
+        """What changes when the files do."""
+        return fingerprint((*self.cas, *(path for path in (self.certificate, self.key) if path is not None)))
 
 
 def channel(address: str, server_name: str, tls: ClientTls | None) -> grpc.aio.Channel:
     """A channel to a node or a peer service; Unix sockets never speak TLS. Raises RelayError."""
-    options = [("grpc.max_receive_message_length", MESSAGE_MAX), ("grpc.enable_http_proxy", 0)]
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_MAX),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
+    ]
     if tls is None or address.startswith(UNIX):
         if server_name and not address.startswith(UNIX):
             raise RelayError(f"unexpected TLS ServerName {server_name} for {address}: the relay has no TLS files")
@@ -75,8 +88,15 @@ def _target(address: str) -> str:
 class Peers:
     """The nodes as the peer service last told of them; what it told stays while it cannot be reached."""
 
-    def __init__(self, service: Peer, tls: ClientTls | None, complain: Callable[[str], None]) -> None:
-        self._service, self._tls, self._complain = service, tls, complain
+    def __init__(
+        self,
+        service: Peer,
+        tls: ClientTls | None,
+        complain: Callable[[str], None],
+        retry: float = RETRY_MAX,
+    ) -> None:
+        """`retry`: seconds between two attempts to reach the service at most."""
+        self._service, self._tls, self._complain, self._retry = service, tls, complain, retry
         self._known: dict[str, Peer] = {}
         self.is_connected = False
 
@@ -87,12 +107,13 @@ class Peers:
 
     async def follow(self) -> None:
         """Never ends."""
-        pause, told = RETRY_FIRST, ""
+        first = min(RETRY_FIRST, self._retry)
+        pause, told = first, ""
         while True:
             try:
                 await self._follow_once()
                 reason = "the stream ended"
-                pause = RETRY_FIRST
+                pause = first
             except (grpc.aio.AioRpcError, RelayError) as error:
                 reason = error.details() or error.code().name if isinstance(error, grpc.aio.AioRpcError) else str(error)
             self.is_connected = False
@@ -100,7 +121,7 @@ class Peers:
                 self._complain(f"peer service {self._service.address}: {reason}; trying again")
                 told = reason
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 2, RETRY_MAX)
+            pause = min(pause * 2, self._retry)
 
     async def _follow_once(self) -> None:
         """One stream. It begins with every node there is, so what it has not named after SETTLE is gone."""

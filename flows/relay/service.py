@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health_pb2
+from google.protobuf.message import Message
 from observer import observer_pb2
 from relay import relay_pb2
 
@@ -18,14 +17,12 @@ from flows.relay.fan import Fan
 from flows.relay.peers import Peer, Peers
 from flows.relay.pool import Pool
 from flows.rpc.call import Call, Method
-from flows.rpc.framing import Code, Refusal
+from flows.rpc.methods import answering, health_methods, parsed, reflection_methods, refusing
 
 OBSERVER: Final = "observer.Observer"
-HEALTHY: Final = ("", "hubble.server.Observer")
 VERSION_HEADER: Final = "hubble-relay-version"
 UNARY_TIMEOUT: Final = 5.0  # seconds that a node has to answer
 NAMES_MAX: Final = 10  # unavailable nodes that a status names
-HEALTH_EVERY: Final = 5.0  # seconds between two looks at the health
 # Metadata that belongs to this hop.
 _OWN: Final = ("te", "content-type", "user-agent", "host")
 
@@ -43,34 +40,22 @@ class RelayService:
         """Everything that is served, by path."""
         return {
             f"/{OBSERVER}/GetFlows": self._get_flows,
-            f"/{OBSERVER}/ServerStatus": self._answering(self.status),
-            f"/{OBSERVER}/GetNodes": self._answering(self.nodes),
-            f"/{OBSERVER}/GetNamespaces": self._answering(self.namespaces),
-            f"/{OBSERVER}/GetAgentEvents": _not_implemented("GetAgentEvents"),
-            f"/{OBSERVER}/GetDebugEvents": _not_implemented("GetDebugEvents"),
-            "/grpc.health.v1.Health/Check": self._check_health,
-            "/grpc.health.v1.Health/Watch": self._watch_health,
+            f"/{OBSERVER}/ServerStatus": answering(self.status, self._headers),
+            f"/{OBSERVER}/GetNodes": answering(self.nodes, self._headers),
+            f"/{OBSERVER}/GetNamespaces": answering(self.namespaces, self._headers),
+            f"/{OBSERVER}/GetAgentEvents": refusing("GetAgentEvents not yet implemented"),
+            f"/{OBSERVER}/GetDebugEvents": refusing("GetDebugEvents not yet implemented"),
+            **health_methods(self.is_healthy),
+            **reflection_methods((OBSERVER,)),
         }
 
     async def _get_flows(self, call: Call) -> None:
-        request = observer_pb2.GetFlowsRequest()
-        try:
-            request.ParseFromString(await call.message())
-        except DecodeError:
-            raise Refusal(Code.INTERNAL, "the request is no observer.GetFlowsRequest") from None
+        request = parsed(observer_pb2.GetFlowsRequest(), await call.message())
         call.open(self._headers)
         metadata = [(k, v) for k, v in call.headers.items() if not k.startswith((":", "grpc-")) and k not in _OWN]
         async with aclosing(Fan(self._pool, request, self._name, metadata).batches()) as batches:
             async for batch in batches:
                 await call.send(batch)
-
-    def _answering(self, ask: Callable[[], Awaitable[Message]]) -> Method:
-        async def answer(call: Call) -> None:
-            await call.message()
-            call.open(self._headers)
-            await call.send([(await ask()).SerializeToString()])
-
-        return answer
 
     async def status(self) -> observer_pb2.ServerStatusResponse:
         """The nodes' figures, added up."""
@@ -120,22 +105,9 @@ class RelayService:
                 answers[peer].ParseFromString(wire)
         return answers, [*down, *(peer for peer in up if peer not in answers)]
 
-    async def _is_healthy(self) -> bool:
+    async def is_healthy(self) -> bool:
+        """Whether the nodes are told of, and one of them at least is connected."""
         return self._peers.is_connected and bool((await self._pool.connected())[0])
-
-    async def _check_health(self, call: Call) -> None:
-        if _service(await call.message()) not in HEALTHY:
-            raise Refusal(Code.NOT_FOUND, "unknown service")
-        await call.send([_health("SERVING" if await self._is_healthy() else "NOT_SERVING")])
-
-    async def _watch_health(self, call: Call) -> None:
-        known, told = _service(await call.message()) in HEALTHY, ""
-        while True:
-            state = ("SERVING" if await self._is_healthy() else "NOT_SERVING") if known else "SERVICE_UNKNOWN"
-            if state != told:
-                await call.send([_health(state)])
-                told = state
-            await asyncio.sleep(HEALTH_EVERY)
 
 
 async def _ask(connected: grpc.aio.Channel, method: str) -> bytes | None:
@@ -144,23 +116,3 @@ async def _ask(connected: grpc.aio.Channel, method: str) -> bytes | None:
     except grpc.aio.AioRpcError:
         return None
     return answer
-
-
-def _not_implemented(name: str) -> Method:
-    async def refuse(call: Call) -> None:
-        raise Refusal(Code.UNIMPLEMENTED, f"{name} not yet implemented")
-
-    return refuse
-
-
-def _service(wire: bytes) -> str:
-    try:
-        service: str = health_pb2.HealthCheckRequest.FromString(wire).service
-    except DecodeError:
-        raise Refusal(Code.INTERNAL, "the request is no HealthCheckRequest") from None
-    return service
-
-
-def _health(status: str) -> bytes:
-    wire: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
-    return wire

@@ -2,7 +2,7 @@
 
 grpc.aio hands every message to another thread and back and makes a system call of it: 60 to 100 us of CPU for each,
 which is most of what a follower of flows costs. HTTP/2 allows as many messages in a frame as fit: 2 to 3 us for each.
-No TLS, no compression.
+No compression.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from flows.rpc.call import Method
 from flows.rpc.connection import Connection
 from flows.rpc.limits import Limits
+from flows.rpc.tls import Held, ServerTls, secured
 
 UNIX = "unix:"
 BACKLOG = 100  # connections that wait to be accepted
@@ -32,10 +34,17 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[tuple[Path, int | None]] = []  # and their inodes
         self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._greeting = 0  # connections in their handshake
         self._is_stopping = False
 
-    async def listen(self, address: str) -> None:
-        """Accept connections at `unix:///path` or `host:port`. Raises OSError or ValueError."""
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports that it listens on, in the order of its addresses."""
+        names = [one.getsockname() for listener in self._listeners for one in listener.sockets[:1]]
+        return [name[1] for name in names if isinstance(name, tuple)]
+
+    async def listen(self, address: str, tls: ServerTls | None = None) -> None:
+        """Accept connections at `unix:///path`, always without TLS, or `host:port`. Raises OSError or ValueError."""
         if address.startswith(UNIX):
             path = Path(address.removeprefix(UNIX).replace("///", "/", 1))
             bound = _unix_socket(path)
@@ -44,8 +53,13 @@ class Server:
         else:
             host, _, port = address.rpartition(":")
             host = host.removeprefix("[").removesuffix("]")
-            listener = await asyncio.start_server(self._accept, host or None, int(port), backlog=BACKLOG)
-            self._listeners.append(listener)
+            loop, callback = asyncio.get_running_loop(), self._accept if tls is None else partial(self._greet, tls)
+            kind = asyncio.StreamReaderProtocol if tls is None else Held
+            self._listeners.append(
+                await loop.create_server(
+                    lambda: kind(asyncio.StreamReader(), callback), host or None, int(port), backlog=BACKLOG
+                )
+            )
 
     async def stop(self, grace: float | None) -> None:
         """Accept no more; after `grace` seconds (None: at once) end what is still open."""
@@ -71,6 +85,21 @@ class Server:
 
     def _has_room(self) -> bool:
         return sum(connection.calls for connection in self._connections.values()) < self._limits.calls
+
+    async def _greet(self, tls: ServerTls, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The handshake first. Who does not come through it is no client, and there are not many at a time."""
+        if self._greeting >= self._limits.connections:
+            writer.transport.abort()
+            return
+        self._greeting += 1
+        try:
+            streams = await secured(writer.transport, tls.context())
+        except OSError:
+            writer.transport.abort()
+            return
+        finally:
+            self._greeting -= 1
+        await self._accept(*streams)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
