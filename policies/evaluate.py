@@ -120,7 +120,7 @@ def full_match(pattern: str, text: str) -> bool:
     return compiled(pattern).fullmatch(text.encode(errors="surrogateescape")) is not None
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def compiled(pattern: str) -> Any:
     """The pattern as Envoy compiles it. Raises re2.error for one that RE2 refuses (no rule of the IR has one)."""
     return re2.compile(pattern.encode(), _LATIN1)

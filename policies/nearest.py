@@ -57,8 +57,16 @@ class NearMisses:
             if found:
                 rule = self._rules[self._most_alike(found[0][1], judged.path)]
                 others = sum(len(rules) for _, rules in found) - 1
-                return Nearest(rule.origins, tuple(differences(rule, judged)), rule, others)
+                differs = tuple(differences(rule, judged))
+                return Nearest(rule.origins, differs, rule, others) if differs else None
         return None
+
+    def matching(self, request: Request) -> tuple[HttpRule, ...]:
+        """The rules that match a request; of one that is not whole those that are sure to, or else those that may."""
+        judged = arrive(request).request
+        fit = BitMap.intersection(*(self._fields[name].matching(getattr(judged, name)) for name in FIELDS))
+        sure = fit & self._headers.missing(judged)[0]
+        return tuple(self._rules[i] for i in (sure if sure or judged.is_whole else fit))
 
     def _differing_in(
         self, count: int, fits: dict[str, BitMap], missing: Sequence[BitMap]
@@ -95,7 +103,9 @@ def differences(rule: HttpRule, judged: Request) -> Iterator[Difference]:
         if sent is None or (header.value is not None and header.value != sent):
             is_secret = isinstance(header.value, Secret)
             wanted = str(header.value) if header.value is not None else None
-            yield Difference(f"header {header.name}", wanted, REDACTED if sent is not None and is_secret else sent)
+            got = REDACTED if sent is not None and is_secret else sent
+            seen = judged.is_whole or sent is not None or header.name.lower() == "host"
+            yield Difference(f"header {header.name}", wanted, got, seen)
     if rule.unavailable:
         yield Difference("secret", rule.unavailable, None)
 

@@ -98,3 +98,10 @@ def test_no_rule_differs_in_less(rules: RuleSet, asked: list[Request]) -> None:
 def test_the_order_of_the_rules_changes_nothing(rules: RuleSet, request: Request) -> None:
     backwards = RuleSet(tuple(reversed(rules.http)))
     assert explain_denial(backwards, request) == explain_denial(rules, request)
+
+
+def test_patterns_that_are_too_large_for_one_automaton_are_tried_in_several() -> None:
+    large = [HttpRule("GET", f"/((a{{1,100}}b?[a-z]{{1,90}}){{1,9}}x{number})") for number in range(60)]
+    nearest = explain_denial(RuleSet(tuple(large)), Request("POST", "/aacx7"))
+    assert nearest is not None
+    assert (nearest.rule, nearest.others) == (large[7], 0)
