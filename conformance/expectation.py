@@ -232,7 +232,8 @@ def own_flows(probe: Probe, parties: Parties, flows: Sequence[SeenFlow]) -> list
     mine = [flow for flow in flows if parties.source_ip in (flow.source_ip, flow.destination_ip)]
     if probe.protocol == "icmp":
         there, back = (parties.source_ip, parties.dialled_ip), (parties.dialled_ip, parties.source_ip)
-        pings = [flow for flow in mine if flow.l4 == L4_NAME[probe.protocol, probe.family]]
+        asked = _summary(probe)
+        pings = [flow for flow in mine if flow.summary in (asked, asked.replace("Request", "Reply"))]
         return [f for f in pings if (f.source_ip, f.destination_ip) == (back if f.reply == "true" else there)]
     if len(probe.at) > 1 and probe.expect in BY_PROXY:
         return [flow for flow in mine if flow.l4 == "TCP"]

@@ -171,7 +171,9 @@ def test_flows_are_told_apart_by_the_clients_port() -> None:
     other = replace(ASKED, source_port="20002")
     assert own_flows(LAND, PARTIES, [other, ASKED, ANSWERED, DROP]) == [ASKED, ANSWERED, DROP]
     ping = replace(LAND, protocol="icmp", request=None)
-    echo = SeenFlow(source_ip="10.0.0.1", destination_ip="10.0.0.2", l4="ICMPv4")
-    reply = SeenFlow(source_ip="10.0.0.2", destination_ip="10.0.0.1", l4="ICMPv4", reply="true")
+    echo = SeenFlow(source_ip="10.0.0.1", destination_ip="10.0.0.2", summary="ICMPv4 EchoRequest")
+    reply = SeenFlow(source_ip="10.0.0.2", destination_ip="10.0.0.1", summary="ICMPv4 EchoReply", reply="true")
+    clock = replace(echo, summary="ICMPv4 TimestampRequest")
     theirs = replace(echo, source_ip="10.0.0.2", destination_ip="10.0.0.1")
-    assert own_flows(ping, PARTIES, [ASKED, echo, reply, theirs]) == [echo, reply]
+    assert own_flows(ping, PARTIES, [ASKED, echo, clock, reply, theirs]) == [echo, reply]
+    assert own_flows(replace(ping, icmp_type=13), PARTIES, [echo, clock, reply]) == [clock]
