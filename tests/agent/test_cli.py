@@ -18,6 +18,9 @@ COMMANDS = (
     ("bpf", "load"),
     ("demo", "starwars"),
     ("conformance", "run"),
+    ("policy", "explain"),
+    ("policy", "lint"),
+    ("policy", "show"),
 )
 NOBODY = 65534
 
