@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from policies import reasons
 from policies.differences import rule_in_words
 from policies.errors import one_line
 from policies.explain import L7, Explanation, L7Verdict, Question, Reason, Side
@@ -16,17 +17,16 @@ from policies.requests import BAD_REQUEST, Request
 from policies.types import Direction, Origin
 
 GOOD, BAD, NAME, DIM = "bold green", "bold red", "bold", "dim"
-BY_MAX = 10  # clauses that are listed; a port may be open by a thousand
 
 _REASONS = {
-    Reason.NO_ENDPOINT: "not a pod of this node: nothing is enforced here",
+    Reason.NO_ENDPOINT: reasons.NO_ENDPOINT,
     Reason.SELF: "a pod that talks to itself does not pass any policy",
-    Reason.NOT_ENFORCED: "not enforced: no policy selects it in this direction",
-    Reason.ALLOWED: "a rule allows it",
-    Reason.DENIED: "a rule denies it",
-    Reason.HTTP: "no HTTP rule allows it",
-    Reason.DEFAULT_DENY: "default deny: no rule allows it",
-    Reason.NO_BACKEND: "the service has no backend, or backends of different identities",
+    Reason.NOT_ENFORCED: reasons.NOT_ENFORCED,
+    Reason.ALLOWED: reasons.ALLOWED,
+    Reason.DENIED: reasons.DENIED,
+    Reason.HTTP: reasons.NO_HTTP_RULE,
+    Reason.DEFAULT_DENY: reasons.DEFAULT_DENY,
+    Reason.NO_BACKEND: reasons.NO_BACKEND,
 }
 
 
@@ -74,22 +74,19 @@ def _side(side: Side, question: Question, places: Places) -> Iterator[Text]:
 
 
 def _l7_reason(l7: L7) -> str:
-    rules = f"{len(l7.rules.http)} HTTP rule{'s' if len(l7.rules.http) != 1 else ''}"
     match l7.verdict:
         case L7Verdict.DENIED if l7.decision is not None and l7.decision.fault:
-            return f"servers may read it differently, {l7.decision.fault}: 403"
+            return reasons.read_differently(l7.decision.fault)
         case L7Verdict.DENIED:
-            return f"none of {rules} matches: 403"
+            return reasons.none_matches(l7.rules)
         case L7Verdict.ANSWERED:
             assert l7.decision is not None
             status = l7.decision.arrival.status
             what = "it is malformed" if status == BAD_REQUEST else f"go to {l7.decision.arrival.request.path}"
             return f"Envoy answers {status} by itself: {what}"
         case L7Verdict.NOT_ASKED:
-            return f"requests are judged by {rules}: ask with --method and --path"
-    if l7.void_by:
-        return f"all requests pass, for an allow without L7 covers it too (it voids {rules})"
-    return "an HTTP rule allows it"
+            return f"requests are judged by {reasons.http_rules(l7.rules)}: ask with --method and --path"
+    return reasons.all_pass(l7.rules) if l7.void_by else reasons.HTTP_ALLOWED
 
 
 def _l7_lines(l7: L7, asked: Request | None, places: Places) -> Iterator[Text]:
@@ -103,12 +100,12 @@ def _l7_lines(l7: L7, asked: Request | None, places: Places) -> Iterator[Text]:
 
 
 def _clauses(label: str, origins: tuple[Origin, ...], places: Places) -> Iterator[Text]:
-    for origin in origins[:BY_MAX]:
+    for origin in origins[: reasons.BY_MAX]:
         place = places.of(origin)
         yield _line(label, str(origin), str(place) if place is not None else "")
         label = ""
-    if len(origins) > BY_MAX:
-        yield _line("", f"and {len(origins) - BY_MAX} more")
+    if len(origins) > reasons.BY_MAX:
+        yield _line("", f"and {len(origins) - reasons.BY_MAX} more")
 
 
 def _line(label: str, words: str, place: str = "") -> Text:
@@ -164,11 +161,11 @@ def _peer_lines(port: Mapping[str, Any], peer: Mapping[str, Any]) -> Iterator[Te
 
 def _rule_lines(peer: Mapping[str, Any]) -> Iterator[Text]:
     rules = peer.get("rules", ())
-    for rule in rules[:BY_MAX]:
+    for rule in rules[: reasons.BY_MAX]:
         words = one_line(" ".join(_words(rule["http"])) or "any request")
         yield Text.assemble(f"{'':<18}{words}", (f"  {one_line(_clause_names(rule['by']))}", DIM))
-    if len(rules) > BY_MAX:
-        yield Text(f"{'':<18}and {len(rules) - BY_MAX} more rules", style=DIM)
+    if len(rules) > reasons.BY_MAX:
+        yield Text(f"{'':<18}and {len(rules) - reasons.BY_MAX} more rules", style=DIM)
     if peer.get("void_by"):
         yield Text(f"{'':<18}all requests pass: {one_line(_clause_names(peer['void_by']))}", style="yellow")
     if not rules:

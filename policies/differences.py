@@ -6,11 +6,11 @@ One vocabulary for `deflector policy explain`, for the policy log of flows, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policies.errors import one_line
-from policies.ir import HeaderMatch, HttpRule
+from policies.ir import REDACTED, HeaderMatch, HttpRule
 from policies.types import Origin
 
 
@@ -18,21 +18,38 @@ from policies.types import Origin
 class Difference:
     """One field in which a rule and what was tried differ. `got` None: it is missing; `wanted` None: anything of it.
 
-    Fields: method, path, host, `header NAME`, secret, port, peer, `label KEY`.
+    Fields: method, path, host, `header NAME`, secret, port, peer, `label KEY`. Not `seen`: it may differ or not, for
+    whoever asks does not know what was sent.
     """
 
     field: str
     wanted: str | None
     got: str | None
+    seen: bool = True
 
     def __str__(self) -> str:
         if self.got is None:
-            return f"{self.field} is missing" + (f" (wanted: {self.wanted})" if self.wanted is not None else "")
+            lack = "is missing" if self.seen else "was not seen"
+            return f"{self.field} {lack}" + (f" (wanted: {self.wanted})" if self.wanted is not None else "")
         return f"{self.field} is {self.got}" + (f", not {self.wanted}" if self.wanted is not None else "")
 
     def to_dict(self) -> dict[str, str | None]:
         """Plain data."""
         return {"field": self.field, "wanted": self.wanted, "got": self.got}
+
+    def redacted(self) -> Difference:
+        """Without what may be a secret of who asked: a query string, a user in a host, the value of a header."""
+        got = self.got
+        if got is not None:
+            if self.field == "path":
+                before, mark, _ = got.partition("?")
+                got = f"{before}?{REDACTED}" if mark else before
+            elif self.field == "host":
+                _, mark, host = got.rpartition("@")
+                got = f"{REDACTED}@{host}" if mark else got
+            elif self.field.startswith("header "):
+                got = REDACTED
+        return self if got == self.got else replace(self, got=got)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +69,10 @@ class Nearest:
         who = ", ".join(map(str, self.origins)) or "a rule"
         what = f" ({rule_in_words(self.rule)})" if self.rule is not None else ""
         return one_line(f"{who}{what}: {'; '.join(map(str, self.differs))}")
+
+    def redacted(self) -> Nearest:
+        """The same, to be shown to others than who asked."""
+        return replace(self, differs=tuple(difference.redacted() for difference in self.differs))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

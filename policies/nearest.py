@@ -66,7 +66,8 @@ class NearMisses:
         judged = arrive(request).request
         fit = BitMap.intersection(*(self._fields[name].matching(getattr(judged, name)) for name in FIELDS))
         sure = fit & self._headers.missing(judged)[0]
-        return tuple(self._rules[i] for i in (sure if sure or judged.is_whole else fit))
+        found = (self._rules[i] for i in (sure if sure or judged.is_whole else fit))
+        return tuple(rule for rule in found if not rule.unavailable)
 
     def _differing_in(
         self, count: int, fits: dict[str, BitMap], missing: Sequence[BitMap]

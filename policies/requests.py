@@ -27,12 +27,16 @@ _IMPOSSIBLE: Final = re.compile(r"[^\x21-\x7e]|#")  # Envoy's codecs and its con
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`path` with its query string, `host` as in `:authority`; headers in the order sent."""
+    """`path` with its query string, `host` as in `:authority`; headers in the order sent.
+
+    Not `is_whole`: it may have had other headers too, as of a request that is known from a log.
+    """
 
     method: str = "GET"
     path: str = "/"
     host: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    is_whole: bool = True
 
     def header(self, name: str) -> str | None:
         """The value of all headers of that name, joined by commas as Envoy does; None if there is none."""

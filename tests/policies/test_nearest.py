@@ -105,3 +105,39 @@ def test_patterns_that_are_too_large_for_one_automaton_are_tried_in_several() ->
     nearest = explain_denial(RuleSet(tuple(large)), Request("POST", "/aacx7"))
     assert nearest is not None
     assert (nearest.rule, nearest.others) == (large[7], 0)
+
+
+# A request that is known from a log: its headers were not seen.
+
+
+def test_a_header_that_was_not_seen_is_not_called_missing() -> None:
+    rules = RuleSet((HttpRule("GET", "/a", headers=(HeaderMatch("x-token", "1"),)),))
+    nearest = explain_denial(rules, Request("GET", "/a", is_whole=False))
+    assert str(nearest).endswith("header x-token was not seen (wanted: 1)")
+
+
+def test_a_rule_that_matches_for_sure_goes_before_one_that_may() -> None:
+    sure, may = HttpRule("GET", "/a.*"), HttpRule("GET", "/ab", headers=(HeaderMatch("x-token"),))
+    near = NearMisses(RuleSet((sure, may)))
+    assert near.matching(Request("GET", "/ab", is_whole=False)) == (sure,)
+    assert NearMisses(RuleSet((may,))).matching(Request("GET", "/ab", is_whole=False)) == (may,)
+    assert NearMisses(RuleSet((may,))).matching(Request("GET", "/ab")) == ()
+
+
+@settings(max_examples=200)
+@given(rule_sets, _requests)
+def test_the_rules_that_match_are_found_as_by_a_look_at_each(rules: RuleSet, request: Request) -> None:
+    judged = arrive(request).request
+    found = NearMisses(rules).matching(request)
+    assert set(found) == {rule for rule in rules.http if rule_matches(rule, judged)}
+
+
+def test_what_may_be_secret_is_not_shown_to_others() -> None:
+    rules = RuleSet((HttpRule("GET", "/a", "h", headers=(HeaderMatch("x-token", "1"),)),))
+    sent = Request("GET", "/a?token=hunter2", "me:hunter2@h", (("x-token", "hunter2"),))
+    nearest = explain_denial(rules, sent)
+    assert nearest is not None
+    shown = str(nearest.redacted())
+    assert "hunter2" not in shown
+    assert "path is /a?[redacted], not /a" in shown
+    assert "host is [redacted]@h, not h" in shown
