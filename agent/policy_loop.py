@@ -39,19 +39,23 @@ class Enforced:
 
 
 class PolicyLoop:
-    """`compile_world(world, revision)` is the compiler bound to this node; `on_enforced` hears of each new state."""
+    """`compile_world(world, revision)` is the compiler bound to this node; `on_enforced` hears of each new state,
+    `on_propagated` how many seconds a change took to be enforced whole."""
 
     def __init__(
         self,
         regenerator: Regenerator,
         compile_world: Callable[[World, int], Compiled],
         on_enforced: Callable[[World, NodePolicy], None],
+        on_propagated: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.repository = Repository()
         self.enforced = Enforced()
         self._regenerator = regenerator
         self._compile = compile_world
         self._on_enforced = on_enforced
+        self._on_propagated = on_propagated
+        self._changed_at: float | None = None  # when the oldest change was seen that is not enforced yet
         self._files: dict[str, str] = {}
         self._due = asyncio.Event()
         self._listed = False
@@ -80,6 +84,8 @@ class PolicyLoop:
         async for batch in batches:
             for event in batch:
                 self._apply(event)
+            if batch and self._changed_at is None:
+                self._changed_at = asyncio.get_running_loop().time()
             self._tries = 0
             self._listed = True
             self._due.set()
@@ -119,12 +125,14 @@ class PolicyLoop:
 
     async def _regenerate(self) -> None:
         files, world = dict(self._files), self.repository.world()
+        changed_at, self._changed_at = self._changed_at, None
         compiled = self._compile(world, self._revision + 1)
         self._look_at = None
         try:
             outcome = await self._regenerator.regenerate(compiled.node)
         except EffectFailed as failure:
             self._retry = True
+            self._changed_at = changed_at or self._changed_at
             if (line := str(failure)) not in self.enforced.degraded:
                 log.error("%s; the last good state stays in force", line)
             self.enforced = replace(self.enforced, degraded=(line,), complete=False)
@@ -132,6 +140,10 @@ class PolicyLoop:
         self._retry = outcome.retry
         if outcome.due is not None:
             self._look_at = asyncio.get_running_loop().time() + outcome.due
+        if not outcome.complete:
+            self._changed_at = changed_at or self._changed_at
+        elif changed_at is not None:
+            self._on_propagated(asyncio.get_running_loop().time() - changed_at)
         self._take(Enforced(0, outcome.node, files, compiled.errors, outcome.degraded, outcome.complete), world)
 
     def _take(self, found: Enforced, world: World) -> None:

@@ -19,7 +19,7 @@ from bpf import host, loader, sys
 from bpf.attach import Hook
 from bpf.changes import Ops, diff
 from bpf.entries import Desired
-from bpf.layout import PROGRAMS, RING_BYTES, Counter
+from bpf.layout import CAPACITY, PROGRAMS, RING_BYTES, Counter
 from bpf.links import link_by_index, link_by_name
 from bpf.loader import Loaded, LoadError, Options
 from bpf.maps import Maps, MapsError, Metric
@@ -215,6 +215,15 @@ class Datapath:
 
     def counters(self) -> dict[Counter, int]:
         return self.maps.counters()
+
+    def fullness(self) -> dict[str, tuple[int, int]]:
+        """Entries that the agent has written into each of its maps, and how many it may; none while that changes."""
+        known = self._realized
+        if known is None:
+            return {}
+        held = {name: len(getattr(known, name)) for name in CAPACITY}
+        held["policy"] = sum(group.count for group in known.policy.values())
+        return {name: (held[name], room) for name, room in CAPACITY.items()}
 
     def program_costs(self) -> list[ProgramCost]:
         """Take the difference of two calls, with sys.enable_stats() held open in between."""

@@ -67,6 +67,11 @@ class Observer:
         """What was wrong with the last malformed entry; empty if there was none."""
         return self._intake.complaint
 
+    @property
+    def readers(self) -> int:
+        """How many read now."""
+        return self._readers
+
     # Taking in. None of these raises or waits.
 
     def access_log(self, raw: bytes) -> None:

@@ -74,6 +74,7 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
         self._write_timeout_s = write_timeout_s
         self._book = AckBook()
         self._stream: _Stream | None = None
+        self.acks = self.nacks = 0  # answers of proxies since the start
         self._waiters: set[asyncio.Event] = set()
         self._watchers: list[Callable[[], None]] = []
         cache.watch(self._on_snapshot)
@@ -211,6 +212,7 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
                 case Send(message):
                     stream.push(message)
                 case Acked(type_url, versions, removed):
+                    self.acks += 1
                     self._book.acked(type_url, versions, removed)
                     self._cache.accepted(versions)
                     self._tell_waiters()
@@ -218,6 +220,7 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
                     self._book.forget(keys)
                     self._tell_waiters()
                 case Nacked():
+                    self.nacks += 1
                     self._refused(stream, output)
 
     def _refused(self, stream: _Stream, nack: Nacked) -> None:
