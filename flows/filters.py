@@ -16,6 +16,8 @@ from flow import flow_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from flows.build import EVENT_L7
+from flows.cel import CHARS_MAX, CelError, compile_cel
+from flows.gotext import quoted
 from flows.patterns import address, name_pattern, network, node_pattern, path_of, regexes, remembered, within
 from flows.selectors import SelectorError, parse_selector, selects
 
@@ -37,6 +39,14 @@ L4_PROTOCOLS = {
     "vrrp": ("VRRP",),
 }
 L7_PROTOCOLS = ("dns", "http", "kafka")
+HTTP_FIELDS = {
+    "http_status_code": "status code",
+    "http_method": "method",
+    "http_path": "path",
+    "http_url": "url",
+    "http_header": "headers",
+}
+EMPTY_NAME = "invalid filter, name must not be empty"
 
 
 class FilterError(ValueError):
@@ -56,9 +66,13 @@ def compile_filters(allow: Sequence[flow_pb2.FlowFilter], deny: Sequence[flow_pb
 
 def check_size(filters: Iterable[flow_pb2.FlowFilter]) -> None:
     """Raises FilterError for filters that would keep us busy."""
-    count = 0
+    count = chars = 0
     for one in filters:
         count += 1 + sum(len(values) for field, values in one.ListFields() if field.is_repeated)
+        count += len(one.experimental.cel_expression)
+        chars += sum(len(expression) for expression in one.experimental.cel_expression)
+    if chars > CHARS_MAX:
+        raise FilterError(f"the filters hold {chars} characters of CEL: more than {CHARS_MAX} are not looked at")
     if count > CONDITIONS_MAX:
         raise FilterError(f"the filters hold {count} conditions: more than {CONDITIONS_MAX} are not looked at")
 
@@ -70,19 +84,26 @@ def compile_filter(wanted: flow_pb2.FlowFilter) -> Predicate:
 
 def predicates(wanted: flow_pb2.FlowFilter) -> list[tuple[str, Predicate]]:
     """The fields of a filter, each by its name; every one must match. Raises FilterError."""
-    unknown = UnknownFieldSet(wanted)
-    if len(unknown):
-        raise FilterError(f"the filter has a field that this server does not know (number {unknown[0].field_number})")
+    _check_known(wanted)
     found = []
     for field, values in wanted.ListFields():
+        for part in (values if field.is_repeated else [values]) if field.message_type is not None else ():
+            _check_known(part)
         compiler = FIELDS.get(field.name)
         if compiler is None:
             raise FilterError(f"filtering by {field.name} is not supported")
-        if field.name.startswith("http_") and not _sees_l7(wanted.event_type):
-            what = field.name.removeprefix("http_").replace("_", " ")
+        if field.name in HTTP_FIELDS and not _sees_l7(wanted.event_type):
+            what = HTTP_FIELDS[field.name]
             raise FilterError(f"filtering by http {what} requires the event type filter to only match 'l7' events")
         found.append((field.name, compiler(values)))
     return found
+
+
+def _check_known(part: Any) -> None:
+    """A part of a filter with a field that we do not know means something that we would not do."""
+    unknown = UnknownFieldSet(part)
+    if len(unknown):
+        raise FilterError(f"the filter has a field that this server does not know (number {unknown[0].field_number})")
 
 
 def all_of(parts: Sequence[Predicate]) -> Predicate:
@@ -130,7 +151,7 @@ def _clusters(side: str) -> Callable[[Any], Predicate]:
     def compiled(values: Any) -> Predicate:
         wanted = frozenset(values)
         if "" in wanted:
-            raise FilterError(f"{side}_cluster_name: a cluster name must not be empty")
+            raise FilterError(EMPTY_NAME)
         return lambda flow: getattr(flow, side).cluster_name in wanted
 
     return compiled
@@ -155,12 +176,13 @@ def _ips(field: str) -> Callable[[Any], Predicate]:
 def _namespaced(part: str, name_field: str) -> Callable[[Any], Predicate]:
     """`ns/prefix`, `/prefix`, `ns/`, `/`; without a slash the namespace is "default"."""
     get = attrgetter(part)
+    which = f"invalid {part.replace('_', ' ')} filter: " if name_field == "name" else ""  # as Hubble words it
 
     def compiled(values: Any) -> Predicate:
         wanted = []
         for value in values:
             if not value:
-                raise FilterError(f"{part}: a name must not be empty")
+                raise FilterError(which + EMPTY_NAME)
             namespace, slash, prefix = value.partition("/")
             wanted.append((namespace, prefix) if slash else ("default", value))
 
@@ -188,12 +210,12 @@ def _workloads(side: str) -> Callable[[Any], Predicate]:
     return compiled
 
 
-def _labels(get: Callable[[flow_pb2.Flow], Sequence[str]]) -> Callable[[Any], Predicate]:
+def _labels(get: Callable[[flow_pb2.Flow], Sequence[str]], whose: str) -> Callable[[Any], Predicate]:
     def compiled(values: Any) -> Predicate:
         try:
             selectors = [parse_selector(value) for value in values]
         except SelectorError as error:
-            raise FilterError(f"invalid label filter: {error}") from None
+            raise FilterError(f"invalid {whose} label filter: {error}") from None
 
         def matches(flow: flow_pb2.Flow) -> bool:
             labels = get(flow)
@@ -233,7 +255,7 @@ def _protocols(values: Any) -> Predicate:
         elif name in L7_PROTOCOLS:
             l7.add(name)
         else:
-            raise FilterError(f"invalid protocol filter: unknown protocol: {value!r}")
+            raise FilterError(f"invalid protocol filter: unknown protocol: {quoted(value)}")
     return lambda flow: flow.l4.WhichOneof("protocol") in l4 or flow.l7.WhichOneof("record") in l7
 
 
@@ -242,7 +264,7 @@ def _ports(field: str) -> Callable[[Any], Predicate]:
         wanted = set()
         for value in values:
             if not PORT.match(value) or int(value) > 65535:
-                raise FilterError(f"invalid {field.replace('_', ' ')} filter: {value!r} is not a port")
+                raise FilterError(f"invalid {field.replace('_', ' ')} filter: invalid port {quoted(value)}")
             wanted.add(int(value))
 
         def matches(flow: flow_pb2.Flow) -> bool:
@@ -271,7 +293,7 @@ def _status_codes(values: Any) -> Predicate:
     prefixes = tuple(value[:-1] for value in values if STATUS_PREFIX.match(value))
     bad = [value for value in values if not STATUS.match(value) and not STATUS_PREFIX.match(value)]
     if bad:
-        raise FilterError(f"invalid http status code filter: invalid status code prefix: {bad[0]!r}")
+        raise FilterError(f"invalid http status code filter: invalid status code prefix: {quoted(bad[0])}")
 
     def matches(flow: flow_pb2.Flow) -> bool:
         code = f"{flow.l7.http.code:03}"
@@ -322,6 +344,15 @@ def _dns_query(flow: flow_pb2.Flow) -> str | None:
 def _headers(values: Any) -> Predicate:
     wanted = frozenset((value.key, value.value) for value in values)
     return lambda flow: any((header.key, header.value) in wanted for header in flow.l7.http.headers)
+
+
+def _experimental(wanted: Any) -> Predicate:
+    if not wanted.cel_expression:
+        return lambda flow: True
+    try:
+        return compile_cel(wanted.cel_expression)
+    except CelError as error:
+        raise FilterError(str(error)) from None
 
 
 def _drop_reasons(values: Any) -> Predicate:
@@ -376,20 +407,21 @@ FIELDS: dict[str, Callable[[Any], Predicate]] = {
     "tcp_flags": _tcp_flags,
     "source_ip_xlated": _ips("source_xlated"),
     "node_name": _node_names,
-    "node_labels": _labels(attrgetter("node_labels")),
+    "node_labels": _labels(attrgetter("node_labels"), "node"),
     "dns_query": _patterns(_dns_query, "DNS query"),
     "http_status_code": _status_codes,
     "http_method": _methods,
     "http_path": _patterns(_path, "http path"),
     "http_url": _patterns(_url, "http url"),
     "http_header": _headers,
+    "experimental": _experimental,
 }
 for _side in ("source", "destination"):
     FIELDS |= {
         f"{_side}_ip": _ips(_side),
         f"{_side}_pod": _namespaced(_side, "pod_name"),
         f"{_side}_service": _namespaced(f"{_side}_service", "name"),
-        f"{_side}_label": _labels(attrgetter(f"{_side}.labels")),
+        f"{_side}_label": _labels(attrgetter(f"{_side}.labels"), _side),
         f"{_side}_workload": _workloads(_side),
         f"{_side}_identity": _identities(_side),
         f"{_side}_cluster_name": _clusters(_side),

@@ -11,6 +11,8 @@ from urllib.parse import unquote_to_bytes
 
 import re2
 
+from flows.gotext import quoted
+
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -29,7 +31,7 @@ def address(text: str) -> str:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"invalid IP address {text!r} in filter") from None
+        raise ValueError(f"invalid IP address {quoted(text)} in filter") from None
     return text
 
 
@@ -40,7 +42,7 @@ def network(text: str) -> Network:
             raise ValueError(text)
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError(f"invalid IP prefix {text!r} in filter") from None
+        raise ValueError(f"invalid IP prefix {quoted(text)} in filter") from None
 
 
 def within(ip: str, networks: Iterable[Network]) -> bool:
@@ -55,16 +57,20 @@ def within(ip: str, networks: Iterable[Network]) -> bool:
 def name_pattern(text: str) -> str:
     """A regular expression for DNS names like `*.example.org`, to be matched in full. Raises ValueError."""
     name = text.strip().removesuffix(".").lower()
-    if not name or name.endswith(".") or re.search(r"[^-_.0-9a-z*]", name):
-        raise ValueError(f"{text!r} is not a pattern of a DNS name")
+    if not name or name.endswith("."):
+        raise ValueError("multiple trailing dots in pattern" if name else "empty pattern")
+    if odd := re.search(r"[^-_.0-9a-z*]", name):
+        raise ValueError(f"{odd[0]!r}: invalid rune in pattern")
     return re.escape(name).replace(r"\*", "[-.0-9a-z]*")
 
 
 def node_pattern(text: str) -> str:
     """A regular expression for `cluster/node`, from `[cluster/]node` with patterns. Raises ValueError."""
     cluster, _, node = text.rpartition("/")
-    if not text or "/" in cluster:
-        raise ValueError(f"{text!r} is not a node pattern: [cluster/]node")
+    if not text:
+        raise ValueError("empty pattern")
+    if "/" in cluster:
+        raise ValueError("too many slashes in pattern")
     return f"{name_pattern(cluster) if cluster else DNS_NAME}/{name_pattern(node) if node else DNS_NAME}"
 
 

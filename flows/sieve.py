@@ -19,6 +19,7 @@ SPECIAL = frozenset(
     (
         *("uuid", "trace_id", "protocol", "tcp_flags", "source_port", "destination_port", "dns_query"),
         *("http_status_code", "http_method", "http_path", "http_url", "http_header"),
+        "experimental",  # a CEL expression may look at anything
     )
 )
 

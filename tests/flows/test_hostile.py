@@ -22,6 +22,7 @@ from tests.flows.rpc.raw import connected
 GET_FLOWS = "/observer.Observer/GetFlows"
 FOLLOW = framed([observer_pb2.GetFlowsRequest(follow=True, number=4095).SerializeToString()])
 WINDOW = 65535
+RUNAWAY = f"{list(range(90))}.all(a, {list(range(90))}.all(b, !_flow.uuid.matches('{'(a?){200}' * 4}b')))"
 
 
 @asynccontextmanager
@@ -87,7 +88,15 @@ async def test_a_thousand_streams_that_nobody_reads(tmp_path: Path) -> None:
             observer_pb2.GetFlowsRequest(whitelist=[{"source_pod": ["a" * REQUEST_MAX]}]),
             "RESOURCE_EXHAUSTED: a message of [0-9]+ bytes is more than 131072",
         ),
-        (observer_pb2.GetFlowsRequest(whitelist=[{"source_fqdn": ["ü%\n"]}]), "'ü%.*' is not a pattern of a DNS name"),
+        (observer_pb2.GetFlowsRequest(whitelist=[{"source_fqdn": ["ü%\n"]}]), "'ü': invalid rune in pattern"),
+        (
+            observer_pb2.GetFlowsRequest(whitelist=[{"experimental": {"cel_expression": [RUNAWAY]}}]),
+            "error compiling CEL expression: it may take [0-9]+ steps, more than 10000",
+        ),
+        (
+            observer_pb2.GetFlowsRequest(whitelist=[{"experimental": {"cel_expression": ["true"]}}] * 1100),
+            "the filters hold 4400 characters of CEL: more than 4096 are not looked at",
+        ),
     ],
 )
 async def test_absurd_requests(tmp_path: Path, request_: observer_pb2.GetFlowsRequest, complaint: str) -> None:
