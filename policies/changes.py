@@ -20,16 +20,26 @@ def changed_keys(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
     """Keys that came or went, or have another value now. A value knows its own key."""
     if before is after:
         return set()
-    old, new = list(before.values()), list(after.values())
+    start, end = _common_ends(list(before.values()), list(after.values()))
+    was = dict(islice(before.items(), start, len(before) - end))
+    now = dict(islice(after.items(), start, len(after) - end))
+    return {key for key, value in now.items() if was.get(key) is not value} | (was.keys() - now.keys())
+
+
+def changed_values(before: Sequence[V], after: Sequence[V]) -> tuple[Sequence[V], Sequence[V]]:
+    """Stretches of both that hold all that differs."""
+    start, end = _common_ends(list(before), list(after))
+    return before[start : len(before) - end], after[start : len(after) - end]
+
+
+def _common_ends(old: list[Any], new: list[Any]) -> tuple[int, int]:
+    """How many values both begin with, and how many others both end with."""
     start = _common(old, new)
     if start == len(old) == len(new):
-        return set()
+        return start, 0
     old.reverse()
     new.reverse()
-    end = _common(old, new, min(len(old), len(new)) - start)
-    was = dict(islice(before.items(), start, len(old) - end))
-    now = dict(islice(after.items(), start, len(new) - end))
-    return {key for key, value in now.items() if was.get(key) is not value} | (was.keys() - now.keys())
+    return start, _common(old, new, min(len(old), len(new)) - start)
 
 
 def _common(old: Sequence[Any], new: Sequence[Any], most: int | None = None) -> int:

@@ -37,13 +37,15 @@ class Modes:
 class _Group:
     """A group: what it is compiled from, and its policy. `merged`: by direction; None where nothing is enforced."""
 
-    __slots__ = ("merged", "own_ports", "policy", "rules")
+    __slots__ = ("merged", "own_ports", "policy", "rules", "same")
 
     def __init__(self) -> None:
         self.rules: tuple[BoundRule, ...] | None = None
         self.own_ports: OwnPorts = ()
         self.merged: Mapping[Direction, MergedDirection | None] = {}
         self.policy: EndpointPolicy | None = None
+        # What was merged anew, and was equal to what the group had: it keeps the object that it had.
+        self.same: dict[Direction, tuple[DirectionPolicy, DirectionPolicy]] = {}
 
 
 class GroupBook:
@@ -82,22 +84,31 @@ class GroupBook:
         if state.rules is not rules or state.own_ports != own_ports:
             state.rules, state.own_ports = rules, own_ports
             state.merged = {direction: self._merge(group, rules, direction, own_ports) for direction in Direction}
-            for direction, merged in state.merged.items():
-                if merged is not None and state.policy is not None:
-                    merged.keep(state.policy.direction(direction))
+            state.same = {}
 
     def _policy(self, group: int, state: _Group) -> EndpointPolicy:
         """The policy of a group whose directions are up to date; the same object if it is the same."""
         last = state.policy
-        ingress, egress = (
-            _direction(state.merged[d], last.direction(d) if last is not None else _CLOSED) for d in Direction
-        )
+        ingress, egress = (self._direction(state, d) for d in Direction)
         if group == IDENTITY_UNMANAGED and self._modes.enforcement is not Enforcement.NEVER:
             ingress = egress = _CLOSED  # no identity was left: nothing can be known to be allowed
         if last is None or last.ingress is not ingress or last.egress is not egress:
             labels = self._identities.labels(group) or RESERVED_LABELS.get(group, ())
             state.policy = last = EndpointPolicy(group, labels, ingress, egress)
         return last
+
+    def _direction(self, state: _Group, direction: Direction) -> DirectionPolicy:
+        merged = state.merged[direction]
+        last = state.policy.direction(direction) if state.policy is not None else None
+        if merged is None:
+            return _OPEN
+        if merged.failure is not None:
+            return last if last is not None else _CLOSED
+        if direction not in state.same:
+            is_same = last is not None and last == merged.policy
+            state.same[direction] = (merged.policy, last if last is not None and is_same else merged.policy)
+        found, kept = state.same[direction]
+        return kept if found is merged.policy else merged.policy
 
     def _merge(
         self, group: int, rules: tuple[BoundRule, ...], direction: Direction, own_ports: OwnPorts
@@ -119,9 +130,3 @@ class GroupBook:
                 message = f"{merged.failure} (it is under {names}); what held before holds, or else it is denied"
                 found.append(PolicyError("Group", "", str(group), direction, Reason.TOO_MANY, message))
         return found
-
-
-def _direction(merged: MergedDirection | None, last: DirectionPolicy) -> DirectionPolicy:
-    if merged is None:
-        return _OPEN
-    return last if merged.failure is not None else merged.policy

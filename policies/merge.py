@@ -83,11 +83,6 @@ class MergedDirection:
         self._version = 0
         self._build()
 
-    def keep(self, known: DirectionPolicy) -> None:
-        """Let the policy be this object, if it is equal: whoever compares objects need not look into them."""
-        if self.policy == known:
-            self.policy = known
-
     def follow(self, changed: Mapping[PeerSet, BitMap]) -> None:
         """Identities came to these peer sets or left them; names of ports may mean something else."""
         flips = {peers: changed[peers] for peers in self.sets if peers in changed}
@@ -141,7 +136,8 @@ class MergedDirection:
                 return
         self.failure = None
         self._publish()
-        self.keep(before)
+        if self.policy == before:  # whoever compares objects need not look into them
+            self.policy = before
 
     def _entries(self) -> tuple[list[_Entry], list[BitMap]]:
         """Every shape with the bit of its peers; and the sets, with bits after those, of peers by a port's name."""

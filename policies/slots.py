@@ -6,16 +6,21 @@ retired. Who is denied now has connections as well: the kernel stops what he sen
 its way, or waits in the proxy behind another one, is judged when its turn comes. So rules do not change, nor become
 "allow", under somebody who is denied. No request is ever judged by rules that are not its own. A pod whose labels
 change keeps its connections: its new identity is taken for one that was sent where the old one was.
+
+What did not change is not looked at again: a group whose policy is the same object, and none of whose peers is gone or
+has new labels, keeps its slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from pyroaring import FrozenBitMap
 
+from policies.changes import changed_values
 from policies.ir import (
     DirectionPolicy,
     EndpointPolicy,
@@ -27,67 +32,15 @@ from policies.ir import (
     SlotState,
     Verdict,
 )
+from policies.slot_records import GroupSlots, Seen, SlotBook, SlotPlace, SlotRecord
 from policies.types import IDENTITY_ANY, RESERVED_LABELS, Direction, Origin, PortRange, Protocol
+
+__all__ = ["NOT_ENFORCED", "SlotBook", "SlotPlace", "SlotRecord", "assign"]
 
 # Why a drained slot allows where no rule says so: the direction is not enforced any more.
 NOT_ENFORCED: Final = Origin("deflector", "", "not-enforced", "")
-
-
-class SlotPlace(NamedTuple):
-    """Where a slot stands. A port range of another shape is another place."""
-
-    group: int
-    direction: Direction
-    protocol: Protocol
-    ports: PortRange
-
-    def name(self, number: int) -> str:
-        """ingress:4711:tcp:80, and with a number behind it if that name is taken."""
-        base = f"{self.direction}:{self.group}:{self.protocol.name.lower()}:{self.ports}"
-        return f"{base}:{number}" if number else base
-
-
-@dataclass(frozen=True, slots=True)
-class SlotRecord:
-    """`sent`: identities that the kernel ever sent there while it was active, less those that exist no more.
-
-    `rule_set`: what it judged by at last, if known; not persisted.
-    """
-
-    name: str
-    place: SlotPlace
-    state: SlotState
-    sent: FrozenBitMap
-    rule_set: RuleSet | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class SlotBook:
-    """Every slot that is or may still be served. An immutable value; persisted by the agent.
-
-    `homes` (address prefix -> identity, as last assigned) tells who changed labels; it is not persisted.
-    """
-
-    records: tuple[SlotRecord, ...] = ()
-    homes: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
-
-    def forget(self, names: Iterable[str]) -> SlotBook:
-        """Without these retired and drained slots: their listeners are gone, their names free. Active ones stay."""
-        gone = set(names)
-        kept = (r for r in self.records if r.state is SlotState.ACTIVE or r.name not in gone)
-        return replace(self, records=tuple(kept))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data to persist."""
-        return {"slots": [_record_to_dict(record) for record in self.records]}
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> SlotBook:
-        """What to_dict gave, or {} for a fresh start. Raises KeyError or ValueError for anything else."""
-        records = [_record_from_dict(item) for item in stored.get("slots", ())]
-        if len({record.name for record in records}) != len(records):
-            raise ValueError("stored slots: a name is there twice")
-        return cls(tuple(sorted(records, key=lambda record: record.name)))
+# Reserved identities may be anybody's at any time; the wildcard's number is nobody's.
+_ALWAYS: Final = FrozenBitMap(RESERVED_LABELS) - FrozenBitMap([IDENTITY_ANY])
 
 
 def assign(node: NodePolicy, book: SlotBook) -> tuple[NodePolicy, SlotBook]:
@@ -95,83 +48,155 @@ def assign(node: NodePolicy, book: SlotBook) -> tuple[NodePolicy, SlotBook]:
 
     Slots that `node` may already name are ignored: the book alone knows.
     """
-    living = _Living(node)
-    moves = _Moves(book, node)
+    census = _Census(node, book.seen)
+    known = dict(book.seen.groups) if book.seen is not None else _by_group(book.records)
+    policies = {policy.group: policy for policy in node.policies}
+    groups: dict[int, GroupSlots] = {}
+    for group in sorted(policies.keys() | known.keys()):
+        found = _slots_of(group, policies.get(group), known.get(group), census)
+        if found.given is not None or found.records:
+            groups[group] = found
+    records = sorted((r for found in groups.values() for r in found.records), key=lambda record: record.name)
+    slots = sorted((slot for found in groups.values() for slot in found.slots), key=lambda slot: slot.name)
+    named = tuple(groups[policy.group].named or policy for policy in node.policies)
+    seen = Seen(node.addresses, census.homes, census.users, census.housed, census.living, groups)
+    return replace(node, policies=named, slots=tuple(slots)), SlotBook(tuple(records), seen)
+
+
+def _by_group(records: Iterable[SlotRecord]) -> dict[int, GroupSlots]:
+    found: dict[int, list[SlotRecord]] = {}
+    for record in records:
+        found.setdefault(record.place.group, []).append(record)
+    return {group: GroupSlots(None, None, tuple(had), is_current=False) for group, had in found.items()}
+
+
+class _Census:
+    """Who lives where now, and what that changes: identities that came or are gone, pods with other labels than before
+    (`moves`: old and new identity), and groups that local pods left."""
+
+    def __init__(self, node: NodePolicy, seen: Seen | None) -> None:
+        before = seen or Seen()
+        self.homes, self.users, self.housed = before.homes, before.users, before.housed
+        changed: dict[str, int] = {}
+        if node.addresses is not before.addresses:
+            changed = self._rehouse(node, before)
+        moved = {prefix: old for prefix, old in changed.items() if prefix in self.homes}
+        local = {address for endpoint in node.endpoints for address in endpoint.addresses} if moved else set()
+        self.moves = {(old, self.homes[prefix]) for prefix, old in moved.items()}
+        self.left = {old for prefix, old in moved.items() if prefix.partition("/")[0] in local}
+        groups = FrozenBitMap([policy.group for policy in node.policies])
+        self.living = (self.housed | groups | _ALWAYS) - FrozenBitMap([IDENTITY_ANY])
+        self.came = self.living - before.living
+        self.gone = before.living - self.living
+        self._changed = self.gone | FrozenBitMap([old for old, _ in self.moves])
+
+    def touches(self, group: int, sent: FrozenBitMap) -> bool:
+        """Whether any of them is gone or has other labels, or a pod of the group has."""
+        return group in self.left or not self._changed.isdisjoint(sent)
+
+    def _rehouse(self, node: NodePolicy, before: Seen) -> dict[str, int]:
+        """Prefixes whose identity changed or went, with the one that they had."""
+        old, new = changed_values(before.addresses, node.addresses)
+        homes, users = dict(self.homes), Counter(self.users)
+        was = {address.prefix: address.identity for address in old}
+        now = {address.prefix: address.identity for address in new}
+        for prefix, identity in was.items():
+            del homes[prefix]
+            users[identity] -= 1
+            if not users[identity]:
+                del users[identity]
+        homes |= now
+        users.update(now.values())
+        self.homes, self.users = homes, users
+        seen = FrozenBitMap([*was.values(), *now.values()])
+        self.housed = (self.housed - seen) | FrozenBitMap([identity for identity in seen if users[identity]])
+        return {prefix: identity for prefix, identity in was.items() if now.get(prefix) != identity}
+
+
+def _slots_of(group: int, policy: EndpointPolicy | None, known: GroupSlots | None, census: _Census) -> GroupSlots:
+    if known is not None and known.is_current and known.given is policy and not census.touches(group, known.sent):
+        return _with_more(known, census.came) if census.came and known.open else known
+    had = known.records if known is not None else ()
+    living = _Living(policy, census.living)
     by_place: dict[SlotPlace, list[SlotRecord]] = {}
-    for record in book.records:
-        by_place.setdefault(record.place, []).append(_updated(record, moves, living))
-    taken = {record.name for record in book.records}
-    slots: list[Slot] = []
+    for record in had:
+        by_place.setdefault(record.place, []).append(_updated(record, census))
+    taken = {record.name for record in had}
     records: list[SlotRecord] = []
-    names: dict[tuple[SlotPlace, int], str] = {}
+    slots: list[Slot] = []
+    names: dict[int, dict[int, str]] = {}  # by the id of the port, then by the index of the rule
+    opened: list[tuple[int, FrozenBitMap]] = []
     for place in living.places:
         round_ = _Round(place, living, by_place.pop(place, []))
         for target, record in round_.continued(taken):
-            names[place, target.index] = record.name
+            names.setdefault(id(living.places[place]), {})[target.index] = record.name
+            if target.beside is not None:
+                opened.append((len(records), target.beside))
             records.append(record)
             slots.append(_slot(record, target.rule_set))
         for record in round_.left:
             _lay_down(record, living, (records, slots))
-    for orphans in by_place.values():
-        for record in orphans:
-            _lay_down(record, living, (records, slots))
-    policies = tuple(_named(policy, names) for policy in node.policies)
-    named = replace(node, policies=policies, slots=tuple(sorted(slots, key=lambda slot: slot.name)))
-    return named, SlotBook(tuple(sorted(records, key=lambda record: record.name)), moves.homes)
+    for record in (record for orphans in by_place.values() for record in orphans):
+        _lay_down(record, living, (records, slots))
+    named = _named(policy, names) if policy is not None else None
+    return GroupSlots(policy, named, tuple(records), tuple(slots), tuple(opened), _sent(records))
 
 
-def _updated(record: SlotRecord, moves: _Moves, living: _Living) -> SlotRecord:
+def _with_more(known: GroupSlots, came: FrozenBitMap) -> GroupSlots:
+    """The same slots, to whose wildcards some more identities are sent now."""
+    records = list(known.records)
+    for index, beside in known.open:
+        if more := came - beside - records[index].sent:
+            records[index] = replace(records[index], sent=records[index].sent | more)
+    return replace(known, records=tuple(records), sent=_sent(records))
+
+
+def _sent(records: Sequence[SlotRecord]) -> FrozenBitMap:
+    return FrozenBitMap.union(FrozenBitMap(), *(record.sent for record in records))
+
+
+def _updated(record: SlotRecord, census: _Census) -> SlotRecord:
     """The record with identities as they are now; retired if one of the pods behind it has other labels now."""
-    state = SlotState.RETIRED if record.place.group in moves.left else record.state
-    moved = {new for old, new in moves.identities if old in record.sent}
-    if state is record.state and not moved and record.sent <= living.identities:
+    state = SlotState.RETIRED if record.place.group in census.left else record.state
+    moved = {new for old, new in census.moves if old in record.sent}
+    if state is record.state and not moved and record.sent <= census.living:
         return record
-    return replace(record, state=state, sent=(record.sent | FrozenBitMap(moved)) & living.identities)
-
-
-class _Moves:
-    """Who changed labels since the book was written: identities (old, new), and groups that local pods left."""
-
-    def __init__(self, book: SlotBook, node: NodePolicy) -> None:
-        self.homes = {address.prefix: address.identity for address in node.addresses}
-        moved = {prefix for prefix, now in self.homes.items() if book.homes.get(prefix, now) != now}
-        local = {address for endpoint in node.endpoints for address in endpoint.addresses} if moved else set()
-        self.identities = {(book.homes[prefix], self.homes[prefix]) for prefix in moved}
-        self.left = {book.homes[prefix] for prefix in moved if prefix.partition("/")[0] in local}
+    return replace(record, state=state, sent=(record.sent | FrozenBitMap(moved)) & census.living)
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A redirect that wants a slot: its index among the peers, whom it covers now, and its rules."""
+    """A redirect that wants a slot: its index among the peers, whom it covers now, and its rules. `beside`: of a
+    wildcard, who is named beside it."""
 
     index: int
     identities: FrozenBitMap
     rule_set: RuleSet
+    beside: FrozenBitMap | None = None
 
 
 class _Living:
-    """What is true now: identities that some address has, places that want slots, and what becomes of whom where."""
+    """What is true now of one group: identities that some address has, places that want slots, and what becomes of whom
+    where."""
 
-    def __init__(self, node: NodePolicy) -> None:
-        # Reserved identities may be anybody's at any time; the wildcard's number is nobody's.
-        self.identities = FrozenBitMap(
-            {a.identity for a in node.addresses} | {p.group for p in node.policies} | RESERVED_LABELS.keys()
-        ) - FrozenBitMap([IDENTITY_ANY])
-        self.policies = {policy.group: policy for policy in node.policies}
-        self.places = {
-            SlotPlace(policy.group, direction, port.protocol, port.ports): port
-            for policy in node.policies
-            for direction in Direction
-            for port in policy.direction(direction).ports
-            if any(peer.verdict is Verdict.REDIRECT for peer in port.peers)
-        }
+    def __init__(self, policy: EndpointPolicy | None, identities: FrozenBitMap) -> None:
+        self.identities = identities
+        self._policy = policy
+        self.places: dict[SlotPlace, PortPolicy] = {}
+        if policy is None:
+            return
+        for direction in Direction:
+            for port in policy.direction(direction).ports:
+                for peer in port.peers:
+                    if peer.rule_set is not None:
+                        self.places[SlotPlace(policy.group, direction, port.protocol, port.ports)] = port
+                        break
 
     def outcomes(self, place: SlotPlace, sent: FrozenBitMap) -> tuple[set[Verdict], set[Origin]]:
         """What the kernel does now with these peers at this place, and by whose leave it lets them pass."""
-        policy = self.policies.get(place.group)
-        if policy is None:
+        if self._policy is None:
             return set(), set()
-        return _outcomes(policy.direction(place.direction), place, sent)
+        return _outcomes(self._policy.direction(place.direction), place, sent)
 
 
 def _outcomes(direction: DirectionPolicy, place: SlotPlace, sent: FrozenBitMap) -> tuple[set[Verdict], set[Origin]]:
@@ -180,11 +205,11 @@ def _outcomes(direction: DirectionPolicy, place: SlotPlace, sent: FrozenBitMap) 
     verdicts: set[Verdict] = set()
     origins: set[Origin] = set()
     for rules in _lookups(direction, place):
-        named = FrozenBitMap.union(FrozenBitMap(), *(FrozenBitMap(rule.identities) for rule in rules))
+        named = FrozenBitMap.union(FrozenBitMap(), *(rule.identities for rule in rules))
         if not (sent <= named or any(rule.is_wildcard for rule in rules)):
             verdicts.add(Verdict.DENY)
         for rule in rules:
-            covered = sent - named if rule.is_wildcard else sent & FrozenBitMap(rule.identities)
+            covered = sent - named if rule.is_wildcard else sent & rule.identities
             if covered:
                 verdicts.add(rule.verdict)
                 origins |= set(rule.origins) if rule.verdict is Verdict.ALLOW else set()
@@ -217,9 +242,11 @@ def _overlap(one: PortRange, other: PortRange) -> bool:
 
 def _targets(port: PortPolicy, identities: FrozenBitMap) -> list[_Target]:
     """The redirects of a port; the wildcard stands for every living identity that no other rule names."""
-    named = FrozenBitMap(i for rule in port.peers for i in rule.identities)
+    named = FrozenBitMap.union(FrozenBitMap(), *(rule.identities for rule in port.peers))
     return [
-        _Target(index, identities - named if rule.is_wildcard else FrozenBitMap(rule.identities), rule.rule_set)
+        _Target(index, identities - named, rule.rule_set, named)
+        if rule.is_wildcard
+        else _Target(index, rule.identities, rule.rule_set)
         for index, rule in enumerate(port.peers)
         if rule.rule_set is not None
     ]
@@ -302,45 +329,21 @@ def _slot(record: SlotRecord, rule_set: RuleSet) -> Slot:
     )
 
 
-def _named(policy: EndpointPolicy, names: Mapping[tuple[SlotPlace, int], str]) -> EndpointPolicy:
+def _named(policy: EndpointPolicy, names: Mapping[int, Mapping[int, str]]) -> EndpointPolicy:
     """The policy with slot names in its redirects; the same object if it has none."""
-    ingress, egress = (_named_direction(policy, direction, names) for direction in Direction)
+    ingress, egress = (_named_direction(policy.direction(direction), names) for direction in Direction)
     if ingress is policy.ingress and egress is policy.egress:
         return policy
     return replace(policy, ingress=ingress, egress=egress)
 
 
-def _named_direction(
-    policy: EndpointPolicy, direction: Direction, names: Mapping[tuple[SlotPlace, int], str]
-) -> DirectionPolicy:
-    before = policy.direction(direction)
-    ports = tuple(_named_port(p, SlotPlace(policy.group, direction, p.protocol, p.ports), names) for p in before.ports)
-    return before if all(a is b for a, b in zip(ports, before.ports, strict=True)) else replace(before, ports=ports)
-
-
-def _named_port(port: PortPolicy, place: SlotPlace, names: Mapping[tuple[SlotPlace, int], str]) -> PortPolicy:
-    slots = [names.get((place, index), "") for index in range(len(port.peers))]
-    if all(name == peer.slot for name, peer in zip(slots, port.peers, strict=True)):
-        return port
-    peers = (replace(peer, slot=name) for peer, name in zip(port.peers, slots, strict=True))
-    return replace(port, peers=tuple(peers))
-
-
-def _record_to_dict(record: SlotRecord) -> dict[str, Any]:
-    place = record.place
-    return {
-        "name": record.name,
-        "group": place.group,
-        "direction": place.direction.value,
-        "protocol": place.protocol.name,
-        "ports": [place.ports.first, place.ports.last],
-        "state": record.state.value,
-        "sent": list(record.sent),
-    }
-
-
-def _record_from_dict(stored: Mapping[str, Any]) -> SlotRecord:
-    first, last = stored["ports"]
-    direction, protocol = Direction(stored["direction"]), Protocol[stored["protocol"]]
-    place = SlotPlace(int(stored["group"]), direction, protocol, PortRange(int(first), int(last)))
-    return SlotRecord(stored["name"], place, SlotState(stored["state"]), FrozenBitMap(stored["sent"]))
+def _named_direction(before: DirectionPolicy, names: Mapping[int, Mapping[int, str]]) -> DirectionPolicy:
+    is_same = True
+    ports = list(before.ports)
+    for i, port in enumerate(before.ports):
+        slots = names.get(id(port))
+        if slots is not None and any(port.peers[index].slot != name for index, name in slots.items()):
+            peers = (replace(peer, slot=slots.get(index, "")) for index, peer in enumerate(port.peers))
+            ports[i] = replace(port, peers=tuple(peers))
+            is_same = False
+    return before if is_same else replace(before, ports=tuple(ports))
