@@ -118,7 +118,7 @@ async def _request(call: Call) -> Answer:
     if request.http == WEBSOCKET:
         return await wire.upgrade(call.way, request, host, call.patience)
     if request.http == GRPC:
-        return await rpc.call(request, (call.namespace, call.local, call.remote, host), call.patience)
+        return await rpc.call(call.way, request, host, call.patience)
     return await _curl(call)
 
 

@@ -7,7 +7,6 @@ passed on, byte by byte, over a TCP connection that belongs to the pod.
 from __future__ import annotations
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,18 +14,17 @@ from pathlib import Path
 
 import grpc
 
-from conformance import netns
 from conformance.expectation import Answer, Reaction
 from conformance.scenario import Request
+from conformance.wire import Way
 
 READ_SIZE = 1 << 16
 NO_ANSWER = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
-async def call(request: Request, place: tuple[str, tuple[str, int], tuple[str, int], str], patience: float) -> Answer:
-    """One unary call; place: namespace, local and remote address, authority. The answer's status is the gRPC one."""
-    namespace, local, remote, authority = place
-    async with _relay(namespace, local, remote) as (path, reached):
+async def call(way: Way, request: Request, authority: str, patience: float) -> Answer:
+    """One unary call. The answer's status is the gRPC one."""
+    async with _relay(way) as (path, reached):
         options = [("grpc.default_authority", request.host or authority), ("grpc.enable_retries", 0)]
         async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
             method = channel.unary_unary(request.path, request_serializer=None, response_deserializer=None)
@@ -58,9 +56,7 @@ async def _metadata(asked: grpc.aio.UnaryUnaryCall) -> tuple[tuple[str, str], ..
 
 
 @asynccontextmanager
-async def _relay(
-    namespace: str, local: tuple[str, int], remote: tuple[str, int]
-) -> AsyncIterator[tuple[Path, asyncio.Event]]:
+async def _relay(way: Way) -> AsyncIterator[tuple[Path, asyncio.Event]]:
     """A Unix socket that leads to the remote address; the event is set once somebody there has accepted."""
     reached = asyncio.Event()
     relays: set[asyncio.Task[None]] = set()
@@ -70,7 +66,7 @@ async def _relay(
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there, back = await _dial(namespace, local, remote)
+            there, back = await way.stream()
             reached.set()
             async with asyncio.TaskGroup() as both:
                 both.create_task(_pump(reader, back))
@@ -90,24 +86,6 @@ async def _relay(
             for relay in relays:
                 relay.cancel()
             await asyncio.gather(*relays, return_exceptions=True)
-
-
-async def _dial(
-    namespace: str, local: tuple[str, int], remote: tuple[str, int]
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection of the namespace. Raises OSError.
-
-    The socket is the stream's then: whoever else closes it takes the reader of the next descriptor of that number away.
-    """
-    sock = netns.socket_in(namespace, socket.AF_INET6 if ":" in remote[0] else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.bind(local)
-        await asyncio.get_running_loop().sock_connect(sock, remote)
-    except BaseException:
-        sock.close()
-        raise
-    return await asyncio.open_connection(sock=sock)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

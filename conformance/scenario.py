@@ -1,7 +1,7 @@
 """Suites as data: frozen values; conformance.parse makes them from YAML. Pure.
 
 Suite     a galaxy, policies by name, scenarios
-Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle | node
+Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle | node | sneak
 Probe     who asks whom for what, and what is expected: an outcome and the flows that tell of it
 """
 
@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from conformance.blueprint import Blueprint
+from conformance.bypass import Allowed, Trick
 
 
 class Outcome(StrEnum):
@@ -200,7 +201,17 @@ class Command:
     order: Order
 
 
-Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle | Command
+@dataclass(frozen=True, slots=True)
+class Sneak:
+    """Try each trick of a part of the bypass corpus, from one pod to a recorder in the other."""
+
+    source: str
+    target: str
+    tricks: tuple[Trick, ...]
+    allowed: tuple[Allowed, ...]
+
+
+Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle | Command | Sneak
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,13 @@ from conformance.scenario import (
     Remove,
     Scenario,
     Settle,
+    Sneak,
     Step,
     Suite,
     Target,
     Traffic,
 )
+from conformance.tricks import flow_faults, flows_missing, own, try_all
 
 FLOW_PATIENCE = 2.0  # seconds until an expected flow is seen by a follower; 0.25 is what is promised
 SEEN_MAX = 8  # flows that a failure shows
@@ -149,6 +151,8 @@ class Stage:
                 await self._traffic(act, step)
             case Settle():
                 await self._settle(act, step)
+            case Sneak():
+                await self._sneak(act, step)
             case Command():
                 await self._command(act, step)
 
@@ -183,6 +187,17 @@ class Stage:
                 await self._node.start()
                 self._log.connect()
         act.change = Change(begun, time.monotonic())
+
+    async def _sneak(self, act: Act, step: Sneak) -> None:
+        mark, tried = self._log.mark(), await try_all(step, self._galaxy, self._cast)
+        await self._log.wait(lambda: not any(flows_missing(one, self._log.since(mark)) for one in tried), FLOW_PATIENCE)
+        for one in tried:
+            act.checks += 1
+            flows = self._log.since(mark)
+            problems = (*one.problems, *flow_faults(one, flows))
+            if problems:
+                seen = tuple(f"flow: {flow}" for flow in own(one, flows))
+                act.failures.append(Failure(f"line {one.trick.line} of the corpus, {one.trick.why}", problems, seen))
 
     async def _ask(self, act: Act, step: Ask) -> None:
         calls = [call for probe in step.probes for call in await self._calls(act, probe)]

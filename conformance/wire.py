@@ -52,6 +52,20 @@ class Way:
         made.setblocking(False)
         return made
 
+    async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A TCP connection. Raises OSError.
+
+        The socket is the stream's: whoever else closes it takes the reader of the next descriptor of that number away.
+        """
+        sock = self.socket(socket.SOCK_STREAM)
+        try:
+            sock.bind(self.local)
+            await asyncio.get_running_loop().sock_connect(sock, self.remote)
+        except BaseException:
+            sock.close()
+            raise
+        return await asyncio.open_connection(sock=sock)
+
 
 async def say(way: Way, request: Request, authority: str, patience: float) -> Answer:
     """Send the request's raw bytes and read one response."""

@@ -26,7 +26,7 @@ async def deathstar() -> AsyncIterator[Way]:
 
 
 async def call(way: Way, request: Request) -> Answer:
-    return await rpc.call(request, (way.namespace, way.local, way.remote, "ds"), PATIENCE)
+    return await rpc.call(way, request, "ds", PATIENCE)
 
 
 async def test_a_grpc_call_is_answered_in_kind() -> None:
