@@ -108,6 +108,7 @@ class Node:
         self._state, self._identities, self._books = self._restore()
         self._compiler = Compiler(self._identities, _compiler_options(config))
         self._former = Remains()
+        self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
         self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {})
         self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
         self._lost = 0
@@ -189,7 +190,8 @@ class Node:
             self._config.run_dir.state,
         )
         self._former = former
-        self._identities = IdentityAllocator(first=former.first_unused)
+        self._had_files = True
+        self._identities = IdentityAllocator(behind=former.highest)
         self._compiler = Compiler(self._identities, _compiler_options(self._config))
 
     def _start_work(self) -> None:
@@ -211,7 +213,8 @@ class Node:
         self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced)
         quiet_ms = max(1, round(config.quiet * 1000))
         self._tasks.start("envoy", self._envoy.run())
-        self._tasks.start("manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms)))
+        manifests = watch_folder(config.manifests, quiet_ms, had_files=self._had_files)
+        self._tasks.start("manifests", self._policy.watch(manifests))
         self._tasks.start("policy", self._policy.run())
         self._tasks.start("kernel events", self._follow_kernel())
         self._tasks.start("links", self._follow_links(kernel, self._policy))

@@ -80,14 +80,15 @@ class PolicyLoop:
         self._due.set()
 
     async def watch(self, batches: AsyncIterator[Sequence[FileEvent]]) -> None:
-        """Apply batches as they come. The first one lists everything: nothing is computed before it."""
+        """Apply batches as they come. The first one lists everything: nothing is computed before it, nor from one that
+        tells of nothing but errors, since what an earlier agent left in force would go."""
         async for batch in batches:
             for event in batch:
                 self._apply(event)
             if batch and self._changed_at is None:
                 self._changed_at = asyncio.get_running_loop().time()
             self._tries = 0
-            self._listed = True
+            self._listed = self._listed or not batch or any(not event.error for event in batch)
             self._due.set()
 
     async def run(self) -> None:

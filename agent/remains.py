@@ -12,7 +12,7 @@ from typing import Final
 
 from bpf.entries import Desired
 from bpf.layout import ENDPOINT, IPCACHE_VALUE, POLICY_VALUE, Code
-from policies.types import IDENTITY_FIRST_ALLOCATED, IDENTITY_LAST_ALLOCATED
+from policies.identity import Scope
 
 _ENDPOINT: Final = struct.Struct(ENDPOINT.format)
 _IPCACHE_VALUE: Final = struct.Struct(IPCACHE_VALUE.format)
@@ -30,11 +30,15 @@ class Remains:
         return bool(self.identities or self.ports)
 
     @property
-    def first_unused(self) -> int:
-        """The identity from which on none is in the maps; the first of all where there is no room behind them."""
-        following = max(self.identities, default=IDENTITY_FIRST_ALLOCATED - 1) + 1
-        room = IDENTITY_LAST_ALLOCATED - following + 1
-        return following if room > len(self.identities) else IDENTITY_FIRST_ALLOCATED
+    def highest(self) -> dict[Scope, int]:
+        """The highest number of each scope, but where there is no room behind it."""
+        found = {}
+        for scope in Scope:
+            first, last = scope.value
+            used = [number for number in self.identities if first <= number <= last]
+            if used and last - max(used) > len(used):
+                found[scope] = max(used)
+        return found
 
 
 def remains(realized: Desired) -> Remains:
@@ -49,5 +53,5 @@ def remains(realized: Desired) -> Remains:
             code, _, _, port = _POLICY_VALUE.unpack(run.value)
             if code == Code.REDIRECT:
                 ports.add(port)
-    allocated = frozenset(i for i in found if IDENTITY_FIRST_ALLOCATED <= i <= IDENTITY_LAST_ALLOCATED)
+    allocated = frozenset(i for i in found if any(first <= i <= last for first, last in (s.value for s in Scope)))
     return Remains(allocated, frozenset(ports))

@@ -57,6 +57,9 @@ class Census:
         self._waiting.difference_update(touched)
         self._leave(before - set(after.values()))
         self._enter(after)
+        for key in touched:
+            if (pod := world.pods.get(key)) is not None and _has_place(pod) and not pod.has_known_labels:
+                self.identity[key] = IDENTITY_UNMANAGED
         self._pods, self._namespaces = world.pods, world.namespaces
         return touched
 
@@ -69,7 +72,7 @@ class Census:
 
     def _labels_of(self, world: World, key: PodKey) -> Labels | None:
         pod = world.pods.get(key)
-        if pod is None or pod.is_over or pod.host_network:
+        if pod is None or not _has_place(pod) or not pod.has_known_labels:
             return None
         namespace = world.namespaces.get(key.namespace)
         return identity_labels(
@@ -104,3 +107,8 @@ class Census:
         for number in sorted(numbers):
             self._identities.release(number)
             self._selectors.remove(number)
+
+
+def _has_place(pod: Pod) -> bool:
+    """Whether it has addresses of its own."""
+    return not pod.is_over and not pod.host_network

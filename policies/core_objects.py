@@ -10,6 +10,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from policies.errors import Reason
@@ -65,10 +66,12 @@ def read_pod(raw: Raw, findings: Findings) -> Pod:
 
 def pod_stand_in(raw: Raw, findings: Findings) -> Pod | None:
     """What is known of a refused pod, if that is who it is and where: without it, it would be no pod of this node, and
-    open. None where name, labels or every address cannot be read."""
+    open. None where its name or every address cannot be read; labels that cannot be read are not known."""
     pod = read_pod(raw, Findings(findings.kind, findings.namespace, findings.name))
-    is_known = pod.addresses and not any(error.path.startswith(str(META)) for error in findings.errors)
-    return pod if is_known else None
+    bad = {error.path.removeprefix(f"{META}.") for error in findings.errors if error.path.startswith(str(META))}
+    if not pod.addresses or bad & {str(META), "name", "namespace"}:
+        return None
+    return replace(pod, labels={}, has_known_labels=False) if any(path.startswith("labels") for path in bad) else pod
 
 
 def _named_ports(spec: Raw, findings: Findings) -> dict[tuple[str, Protocol], int]:

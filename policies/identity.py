@@ -39,10 +39,17 @@ class Scope(Enum):
 
 
 class IdentityAllocator:
-    """Labels <-> number. Mutable: owned by the compiler's caller, who persists it. `first`, `last`: of pods' labels."""
+    """Labels <-> number. Mutable: owned by the compiler's caller, who persists it. `first`, `last`: of pods' labels;
+    `behind`: give no number of a scope up to this one, while there is room behind it."""
 
-    def __init__(self, first: int = IDENTITY_FIRST_ALLOCATED, last: int = IDENTITY_LAST_ALLOCATED) -> None:
+    def __init__(
+        self,
+        first: int = IDENTITY_FIRST_ALLOCATED,
+        last: int = IDENTITY_LAST_ALLOCATED,
+        behind: Mapping[Scope, int] | None = None,
+    ) -> None:
         bounds = {scope: scope.value for scope in Scope} | {Scope.CLUSTER: (first, last)}
+        bounds |= {scope: (number + 1, bounds[scope][1]) for scope, number in (behind or {}).items()}
         self._ranges = {scope: _Range(*bound) for scope, bound in bounds.items()}
 
     def allocate(self, labels: Labels, scope: Scope = Scope.CLUSTER) -> int:

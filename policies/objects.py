@@ -61,6 +61,7 @@ class Pod:
     workload: Workload | None = None
     phase: str = ""
     ports: Mapping[tuple[str, Protocol], int] = field(default_factory=dict)  # named container ports
+    has_known_labels: bool = True  # a refused pod's may be unreadable: then nothing is known to be allowed
 
     @property
     def key(self) -> ObjectKey:

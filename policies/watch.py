@@ -34,13 +34,14 @@ def read_folder(folder: Path) -> tuple[FileEvent, ...]:
     return _View(folder).look()
 
 
-async def watch_folder(folder: Path, quiet_ms: int) -> AsyncIterator[tuple[FileEvent, ...]]:
+async def watch_folder(folder: Path, quiet_ms: int, *, had_files: bool = False) -> AsyncIterator[tuple[FileEvent, ...]]:
     """First every manifest there is, sorted (perhaps none), then changes, once they have been quiet for `quiet_ms`.
 
     Never ends. A folder that is missing, unreadable or replaced by an empty one is an event of the folder itself, with
     an error, and what was read from it before stays; it is watched again as soon as it is there and something is in it.
+    `had_files`: an earlier agent read some, so an empty folder is another one already at the start.
     """
-    view = _View(folder)
+    view = _View(folder, had_files)
     yield await asyncio.to_thread(view.look)
     while True:
         watched = _inode(folder)
@@ -92,6 +93,7 @@ class _View:
     """The folder as it was told last."""
 
     folder: Path
+    had_files: bool = False
     has_losses: bool = False
     _home: tuple[int, int] | None = None  # device and inode of the folder that had the files
     _stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -106,7 +108,7 @@ class _View:
             home, names = _list(self.folder)
         except OSError as error:
             return self._tell([FileEvent(here, None, f"the folder of manifests: {_words(error)}")])
-        if not names and self._told.keys() - {here} and home != self._home:
+        if not names and home != self._home and (self._told.keys() - {here} or (self.had_files and not self._home)):
             return self._tell([FileEvent(here, None, f"the folder of manifests {REPLACED}")])
         self._home = home
         found = {str(self.folder / name): self._read(str(self.folder / name)) for name in names}

@@ -188,3 +188,18 @@ async def test_a_removed_policy_ends_its_redirects(agent: Agent) -> None:
     (agent.folder / "rule1.yaml").unlink()
     await agent.until(lambda: not agent.effects.redirects and not agent.loop.pending, "redirects end")
     assert str(agent.folder / "rule1.yaml") not in agent.loop.enforced.files
+
+
+async def test_nothing_is_computed_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """An earlier agent's policy is in force: an empty world would take it out."""
+    made = Agent(tmp_path)
+    tasks = Tasks()
+    tasks.start("watch", made.loop.watch(watch_folder(tmp_path, 10, had_files=True)))
+    tasks.start("run", made.loop.run())
+    await made.until(lambda: bool(made.loop.problems), "the problem is told")
+    assert "is its mount gone?" in made.loop.problems[0]
+    assert made.loop.enforced.revision == 0
+    assert not made.effects.take()
+    made.save("pods.yaml", manifest(pod("deathstar", "10.0.0.1", **{"class": "deathstar"})))
+    await made.enforced("pods.yaml")
+    await tasks.stop()

@@ -16,6 +16,7 @@ from bpf.redirects import desired
 from conformance.blueprint import star_wars
 from conformance.galaxy import Galaxy, galaxy
 from conformance.node import Node
+from policies.identity import IdentityAllocator, Scope
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -27,6 +28,7 @@ from policies.ir import (
     RuleSet,
     Verdict,
 )
+from policies.types import IDENTITY_FIRST_LOCAL as LOCAL
 from policies.types import IDENTITY_LAST_ALLOCATED, PortRange, Protocol
 from tests.agent.galaxy import DROPPED, LANDING, PORT, Asker, http_rule, save
 
@@ -39,10 +41,12 @@ def test_identities_and_ports_are_read_from_the_maps() -> None:
         256, (), DirectionPolicy(True, (PortPolicy(Protocol.TCP, PortRange(80, 80), peers),)), DirectionPolicy()
     )
     endpoints = (Endpoint(7, 256, "default", "deathstar", ("10.0.0.1",)),)
-    addresses = (Address("10.0.0.9/32", 259), Address("0.0.0.0/0", 9))
+    addresses = (Address("10.0.0.9/32", 259), Address("10.1.0.0/16", LOCAL + 4), Address("0.0.0.0/0", 9))
     found = remains(desired(NodePolicy(1, (policy,), endpoints, addresses), {"s": 14003}))
-    assert found == Remains(frozenset({256, 257, 258, 259, 300}), frozenset({14003}))
-    assert found.first_unused == 301
+    assert found == Remains(frozenset({256, 257, 258, 259, 300, LOCAL + 4}), frozenset({14003}))
+    assert found.highest == {Scope.CLUSTER: 300, Scope.LOCAL: LOCAL + 4}
+    anew = IdentityAllocator(behind=found.highest)
+    assert [anew.allocate(("k8s:a",)), anew.allocate(("cidr:10.0.0.0/8",), Scope.LOCAL)] == [301, LOCAL + 5]
 
 
 def test_empty_maps_leave_nothing_to_respect() -> None:
@@ -50,7 +54,7 @@ def test_empty_maps_leave_nothing_to_respect() -> None:
 
 
 def test_numbers_begin_anew_where_there_is_no_room_behind_the_old_ones() -> None:
-    assert Remains(frozenset({256, IDENTITY_LAST_ALLOCATED})).first_unused == 256
+    assert Remains(frozenset({256, IDENTITY_LAST_ALLOCATED})).highest == {}
 
 
 @asynccontextmanager

@@ -161,6 +161,20 @@ def test_without_a_number_left_a_pod_is_denied_and_its_address_is_nobodys() -> N
     assert not node.compile().errors
 
 
+def test_a_pod_whose_labels_cannot_be_read_is_denied_until_they_can() -> None:
+    node = Node()
+    unreadable = pod("xwing", "10.0.0.3")
+    unreadable["metadata"]["labels"] = ["org=alliance"]
+    node.apply(DEATHSTAR, unreadable)
+    compiled = node.compile().node
+    assert [endpoint.group for endpoint in compiled.endpoints if endpoint.name == "xwing"] == [3]
+    (unmanaged,) = (policy for policy in compiled.policies if policy.group == 3)
+    assert unmanaged.ingress.enforced
+    assert unmanaged.egress.enforced
+    node.apply(DEATHSTAR, XWING)
+    assert node.group("xwing") >= 256
+
+
 def test_numbers_that_an_earlier_agent_gave_are_kept_or_released() -> None:
     first = Node()
     first.apply(*SHIPS)

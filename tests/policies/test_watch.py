@@ -253,3 +253,16 @@ async def test_an_edit_is_told_long_before_a_person_notices(tmp_path: Path) -> N
             waits.append(time.monotonic() - start)
         # 20 ms on a quiet machine; far from the notifier's default of 1.6 s and from the grace of losses on any.
         assert sorted(waits)[len(waits) // 2] < LOSS_GRACE_MS / 1000
+
+
+async def test_a_folder_that_is_empty_at_the_start_though_an_earlier_agent_read_files_from_it(tmp_path: Path) -> None:
+    """A restart without the mount is no order to drop every policy."""
+    batches = watch_folder(tmp_path, QUIET_MS, had_files=True)
+    (first,) = await anext(batches)
+    assert first.error == f"the folder of manifests {REPLACED}"
+    (tmp_path / "a.yaml").write_text("a")
+    async with asyncio.timeout(5):
+        events = await anext(batches)
+    assert FileEvent(str(tmp_path), None) in events
+    assert FileEvent(str(tmp_path / "a.yaml"), "a") in events
+    await batches.aclose()  # type: ignore[attr-defined]
