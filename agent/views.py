@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
-from typing import Final
 
-from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
-from flows.record import PacketKind, PacketRecord, PacketVerdict
-from policies.evaluate import find_rule
+from agent.packet_reasons import Attempt, PacketReasons, drop_reason, is_verdict
+from agent.policy_refs import PolicyRefs
+from agent.reasons import UNKNOWN, Asked, RequestReasons, Traced
+from agent.searches import Searches
+from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
+from flows.record import HttpRecord, PacketRecord
 from policies.identity import IdentityAllocator
-from policies.ir import NodePolicy, PeerRule, Verdict
+from policies.ir import NodePolicy
 from policies.objects import Pod
 from policies.prefixes import PrefixMap, parse_prefix
 from policies.types import (
@@ -18,23 +21,31 @@ from policies.types import (
     IDENTITY_WORLD_IPV4,
     IDENTITY_WORLD_IPV6,
     Direction,
-    Origin,
     Protocol,
 )
 from policies.world import World
 
-_POLICY_LABEL: Final = "k8s:io.cilium.k8s.policy."
-
 
 class NodeView:
-    """Satisfies flows.lookups.Lookups. Made from one world and the policy compiled from it; never changes."""
+    """Satisfies flows.lookups.Lookups. Made from one world and the policy compiled from it; never changes.
 
-    def __init__(self, node_name: str, world: World, node: NodePolicy, labels: Mapping[int, tuple[str, ...]]) -> None:
+    `searches` outlives it, so that what is known of a rule set is known to the next view too.
+    """
+
+    def __init__(
+        self,
+        node_name: str,
+        world: World,
+        node: NodePolicy,
+        labels: Mapping[int, tuple[str, ...]],
+        searches: Searches | None = None,
+    ) -> None:
         self._node_name = node_name
         self._labels = labels
-        self._revision = node.revision
-        self._logs = {log.origin: log.value for log in node.logs}
-        self._policies = {policy.group: policy for policy in node.policies}
+        searches = searches or Searches(time.monotonic_ns)
+        refs = PolicyRefs(node.revision, {log.origin: log.value for log in node.logs})
+        self._requests = RequestReasons(node, refs, searches)
+        self._packets = PacketReasons(node, world, refs, searches)
         self._identities = {**_service_identities(node), **dict(_host_prefixes(node))}
         self._prefixes: PrefixMap[int] = PrefixMap()
         for address in node.addresses:
@@ -83,22 +94,34 @@ class NodeView:
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         return self._services.get((ip, port))
 
-    def policies_of(self, record: PacketRecord) -> tuple[PolicyRef, ...]:
-        """The objects whose rules gave this policy verdict, in order; none for a default deny."""
-        if record.kind is not PacketKind.POLICY_VERDICT or record.direction is None:
-            return ()
+    def why_request(self, record: HttpRecord) -> Traced:
+        """Which rule let the request pass, or why none did."""
+        if record.denied_by is None and (leaf := self._requests.leaf(record.slot.name, record.allowed_by)) is not None:
+            return leaf
+        exchange = record.exchange
+        what = (exchange.method, exchange.authority, exchange.path)
+        return self._requests.of(Asked(record.slot.name, record.denied_by, record.allowed_by, *what))
+
+    def why_asked(self, asked: Asked) -> Traced:
+        """The same of a request that is known in short."""
+        return self._requests.of(asked)
+
+    def why_packet(self, record: PacketRecord) -> Traced:
+        """Which clauses gave this policy verdict; of a default deny, what came nearest."""
+        if record.direction is None or not is_verdict(record):
+            return UNKNOWN
         ingress = record.direction is Direction.INGRESS
         own = record.destination_identity if ingress else record.source_identity
         peer = record.source_identity if ingress else record.destination_identity
-        policy = self._policies.get(own if own is not None else -1)
-        if policy is None:
-            return ()
+        ip = record.source_ip if ingress else record.destination_ip
+        if own is None:
+            return UNKNOWN
         if peer is None:  # the world, or a service's address
-            peer = self.identity_by_ip(record.source_ip if ingress else record.destination_ip)
-        rule = find_rule(policy.direction(record.direction), peer, record.protocol, self._target_port(record))
-        if rule is None or (rule.verdict is Verdict.DENY) != (record.verdict is PacketVerdict.DROPPED):
-            return ()
-        return tuple(self._policy_ref(named, clauses) for named, clauses in _objects(_origins(rule)).items())
+            peer = self.identity_by_ip(ip)
+        pod = self._pods.get(ip)
+        name = f"{pod.namespace}/{pod.pod_name}" if pod is not None else ip
+        attempt = (record.direction, own, peer, name, record.protocol, self._target_port(record), drop_reason(record))
+        return self._packets.of(Attempt(*attempt), self.identity_labels(peer))
 
     def _target_port(self, record: PacketRecord) -> int:
         """The port that the policy speaks of: of ICMP the type, of a service its target port."""
@@ -121,34 +144,12 @@ class NodeView:
             workloads=workloads,
         )
 
-    def _policy_ref(self, named: Origin, clauses: list[Origin]) -> PolicyRef:
-        labels = [f"{_POLICY_LABEL}derived-from={named.kind}", f"{_POLICY_LABEL}name={named.name}"]
-        if named.namespace:
-            labels.append(f"{_POLICY_LABEL}namespace={named.namespace}")
-        logs = dict.fromkeys(self._logs[clause] for clause in sorted(clauses) if clause in self._logs)
-        return PolicyRef(
-            named.name, named.namespace, named.kind, tuple(sorted(labels)), self._revision, logs=tuple(logs)
-        )
-
 
 def labels_by_identity(allocator: IdentityAllocator, node: NodePolicy) -> dict[int, tuple[str, ...]]:
     """The labels of every identity that this policy can show, reserved ones included."""
     numbers = {address.identity for address in node.addresses} | {policy.group for policy in node.policies}
     reserved = range(IDENTITY_HOST, IDENTITY_WORLD_IPV6 + 1)
     return {number: allocator.labels(number) for number in (*sorted(numbers), *reserved, IDENTITY_ANY)}
-
-
-def _origins(rule: PeerRule) -> tuple[Origin, ...]:
-    return (*rule.origins, *(rule.rule_set.origins if rule.rule_set else ()))
-
-
-def _objects(origins: Iterable[Origin]) -> dict[Origin, list[Origin]]:
-    """Each object once, sorted, with its clauses; implicit rules of our own are no objects."""
-    found: dict[Origin, list[Origin]] = {}
-    for origin in sorted(origins):
-        if origin.kind != "deflector":
-            found.setdefault(Origin(origin.kind, origin.namespace, origin.name, ""), []).append(origin)
-    return found
 
 
 def _service_identities(node: NodePolicy) -> dict[str, int]:

@@ -16,14 +16,15 @@ from benchmarks.samples import in_turns, medians
 from benchmarks.stage import Stage
 from benchmarks.traffic import BATCH, CLIENTS, PORT, SERVERS, messages
 from flows.intake import Intake
-from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
-from flows.record import PacketRecord
+from flows.lookups import NO_REASON, EndpointRef, PolicyRef, Reason, ServiceRef, WorkloadRef
+from flows.record import HttpRecord, PacketRecord
 from flows.ring import Ring
 from flows.uuids import uuids
 
 ROUNDS, MESSAGES = 9, 200
 ENTRIES = MESSAGES * BATCH  # per round
 LEGS = ("read", "unread")
+RULE = "CiliumNetworkPolicy default/shop spec.ingress[0].toPorts[0].rules.http[0] (GET /api/v1/.*)"
 
 
 def measure(stage: Stage) -> dict[str, float]:
@@ -76,6 +77,10 @@ class Town:
     def __init__(self) -> None:
         addresses = [*CLIENTS, *(address for address, _ in SERVERS)]
         self._endpoints = {address: _endpoint(number, address) for number, address in enumerate(addresses)}
+        self._why = {
+            True: Reason((PolicyRef("shop", "default", "CiliumNetworkPolicy"),), (f"allowed by {RULE}",)),
+            False: Reason((), ("none of 1 HTTP rule matches: 403", f"enforced by {RULE}", f"nearest {RULE}")),
+        }
         self._services = {(address, PORT): ServiceRef(name.partition(".")[0], "default") for address, name in SERVERS}
 
     def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
@@ -91,8 +96,11 @@ class Town:
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         return self._services.get((ip, port))
 
-    def policies_of(self, record: PacketRecord) -> tuple[PolicyRef, ...]:
-        return ()
+    def why_request(self, record: HttpRecord) -> Reason:
+        return self._why[record.denied_by is None]
+
+    def why_packet(self, record: PacketRecord) -> Reason:
+        return NO_REASON
 
 
 def _endpoint(number: int, address: str) -> EndpointRef:

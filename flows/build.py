@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar, cast
 from flow import flow_pb2
 
 from flows.exchange import request, response, shared
-from flows.lookups import EndpointRef, Lookups, PolicyRef
+from flows.lookups import EndpointRef, Lookups, PolicyRef, Reason
 from flows.record import HttpNews, HttpRecord, PacketKind, PacketRecord, PacketVerdict, SlotRef
 from flows.ring import Event
 from flows.summary import packet_summary
@@ -57,13 +57,14 @@ V = TypeVar("V")
 
 
 class _Leg(NamedTuple):
-    """What is common to the HTTP flows of one client with one server in one slot, and by verdict."""
+    """What is common to the HTTP flows of one client with one server in one slot, by verdict, and by the rule that
+    allowed them. Why one was denied depends on what it asked for, and is its own."""
 
     slot: SlotRef
     client_ip: str
     server_ip: str
     server_port: int
-    is_dropped: bool
+    allowed: Reason | None  # None: dropped
 
 
 class Builder:
@@ -75,8 +76,9 @@ class Builder:
     def __init__(self, view: Lookups, version: str) -> None:
         self.view = view
         self._emitter = flow_pb2.Emitter(name="Deflector", version=version)
-        # slot, client, server, port, dropped -> the common parts of a request's flow and of its response's
-        self._legs: dict[tuple[str, str, str, int, bool], tuple[bytes, bytes]] = {}
+        # slot, client, server, port, reason -> the common parts of a request's flow and of its response's
+        self._legs: dict[tuple[str, str, str, int, Reason | None], tuple[bytes, bytes]] = {}
+        self._denials: dict[Reason, bytes] = {}
         self._endpoints: dict[tuple[str, int | None], flow_pb2.Endpoint] = {}
 
     def http(self, news: HttpNews, time_ns: int, new_uuid: Callable[[], bytes]) -> list[Event]:
@@ -85,20 +87,28 @@ class Builder:
         """
         record, has_request, has_response = news
         parts = shared(record)
-        asked, answered = self._common(record)
+        why = self.view.why_request(record)
+        is_denial = record.denied_by is not None
+        said = self._denial(why) if is_denial else b""
+        asked, answered = self._common(record, None if is_denial else why)
         made = []
         if has_request:
-            own = request(record, parts, time_ns, new_uuid())
-            made.append(Event(time_ns, own, asked, is_denial=record.denied_by is not None))
+            own = request(record, parts, time_ns, new_uuid()) + said
+            made.append(Event(time_ns, own, asked, is_denial=is_denial))
             time_ns += 1
         if has_response:
-            made.append(Event(time_ns, response(record, parts, time_ns, new_uuid()), answered))
+            made.append(Event(time_ns, response(record, parts, time_ns, new_uuid()) + said, answered))
         return made
 
-    def _common(self, record: HttpRecord) -> tuple[bytes, bytes]:
+    def _denial(self, why: Reason) -> bytes:
+        said = self._denials.get(why)
+        if said is None:
+            said = _keep(self._denials, why, flow_pb2.Flow(policy_log=_policy_log(why)).SerializeToString())
+        return said
+
+    def _common(self, record: HttpRecord, allowed: Reason | None) -> tuple[bytes, bytes]:
         slot, exchange = record.slot, record.exchange
-        is_dropped = record.denied_by is not None
-        key = (slot.name, exchange.client_ip, exchange.server_ip, exchange.server_port, is_dropped)
+        key = (slot.name, exchange.client_ip, exchange.server_ip, exchange.server_port, allowed)
         common = self._legs.get(key)
         if common is None:
             leg = _Leg(slot, *key[1:])
@@ -140,7 +150,7 @@ class Builder:
         source, destination = (server, client) if is_response else (client, server)
         flow = flow_pb2.Flow(
             emitter=self._emitter,
-            verdict=flow_pb2.DROPPED if leg.is_dropped and not is_response else flow_pb2.FORWARDED,
+            verdict=flow_pb2.DROPPED if leg.allowed is None and not is_response else flow_pb2.FORWARDED,
             Type=flow_pb2.L7,
             node_name=self.view.node_name,
             reply=is_response,
@@ -153,6 +163,9 @@ class Builder:
         flow.l4.TCP.source_port, flow.l4.TCP.destination_port = ports
         self._who(flow, source, destination)
         self._services(flow, *ports)
+        if leg.allowed is not None:
+            flow.policy_log.extend(_policy_log(leg.allowed))
+            _name(flow, leg.slot.direction, leg.allowed.policies, denied=False)
         wire: bytes = flow.SerializeToString()
         return wire
 
@@ -192,6 +205,7 @@ class Builder:
     def _drop(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
         flow.event_type.type = EVENT_DROP
         flow.event_type.sub_type = record.drop_reason
+        flow.policy_log.extend(_policy_log(self.view.why_packet(record)))
 
     def _trace(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
         # To-endpoint is 0 in the datapath's numbers and 101 in the enum's, all others are the same.
@@ -212,15 +226,10 @@ class Builder:
         denied = record.verdict is PacketVerdict.DROPPED
         if not denied:
             flow.is_reply.value = False
-        elif record.drop_reason != POLICY_DENY:
-            return
-        deciding = self.view.policies_of(record)
-        flow.policy_log.extend(dict.fromkeys(text for policy in deciding for text in policy.logs))
-        policies = [_policy(policy) for policy in deciding]
-        if record.direction is Direction.INGRESS:
-            (flow.ingress_denied_by if denied else flow.ingress_allowed_by).extend(policies)
-        elif record.direction is Direction.EGRESS:
-            (flow.egress_denied_by if denied else flow.egress_allowed_by).extend(policies)
+        why = self.view.why_packet(record)
+        flow.policy_log.extend(_policy_log(why))
+        if not denied or record.drop_reason == POLICY_DENY:
+            _name(flow, record.direction, why.policies, denied)
 
 
 _KINDS = {
@@ -248,6 +257,19 @@ def _endpoint(known: EndpointRef) -> flow_pb2.Endpoint:
         pod_name=known.pod_name,
         workloads=[flow_pb2.Workload(name=w.name, kind=w.kind) for w in known.workloads],
     )
+
+
+def _policy_log(why: Reason) -> list[str]:
+    """What the policies' authors want said, and then the reason."""
+    return list(dict.fromkeys((*(text for policy in why.policies for text in policy.logs), *why.log)))
+
+
+def _name(flow: flow_pb2.Flow, direction: Direction | None, policies: tuple[PolicyRef, ...], denied: bool) -> None:
+    """Name the policies that decided in the field for them."""
+    if direction is Direction.INGRESS:
+        (flow.ingress_denied_by if denied else flow.ingress_allowed_by).extend(map(_policy, policies))
+    elif direction is Direction.EGRESS:
+        (flow.egress_denied_by if denied else flow.egress_allowed_by).extend(map(_policy, policies))
 
 
 def _policy(policy: PolicyRef) -> flow_pb2.Policy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows.record import PacketRecord
+from flows.record import HttpRecord, PacketRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,20 @@ class PolicyRef:
     labels: tuple[str, ...] = ()
     revision: int = 0
     logs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reason:
+    """Why a verdict is what it is: the policies that gave it (none of a default deny), and words for the policy log.
+
+    Compared by being the same object: a view gives the same one for the same reason, as far as it remembers.
+    """
+
+    policies: tuple[PolicyRef, ...] = ()
+    log: tuple[str, ...] = ()
+
+
+NO_REASON = Reason()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +87,8 @@ class Lookups(Protocol):
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         """The service whose frontend this is."""
 
-    def policies_of(self, record: PacketRecord) -> tuple[PolicyRef, ...]:
-        """Which policies made this verdict: those that allow it, or those with a deny rule that denied it."""
+    def why_request(self, record: HttpRecord) -> Reason:
+        """Which rule let the request pass, or why none did. Words quote nothing that may be secret."""
+
+    def why_packet(self, record: PacketRecord) -> Reason:
+        """Which policies allowed or denied the packet of a policy verdict, or why none allowed it; of a drop too."""

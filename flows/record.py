@@ -59,6 +59,7 @@ class HttpRecord(NamedTuple):
     denied_by: str | None = None  # the rule, or Envoy's reason for refusing what is malformed; None: not denied
     latency_ns: int = 0  # request received -> first byte of the response sent
     response_headers: Headers = ()
+    allowed_by: str = ""  # the rule, by the name that the proxy has for it; "": not known, or denied
 
 
 class HttpNews(NamedTuple):

@@ -13,7 +13,8 @@ from flow import flow_pb2
 from flows.denials import Denials
 
 CAPACITY = 4095
-SPECIAL = frozenset(("time", "uuid", "l4", "l7", "trace_context", "Summary"))  # fields that tell like flows apart
+# Fields that tell like flows apart; of `policy_log` what is said of denials.
+SPECIAL = frozenset(("time", "uuid", "l4", "l7", "trace_context", "policy_log", "Summary"))
 CAPACITY_MAX = 65535
 
 

@@ -17,6 +17,10 @@ AMBIGUOUS_HOST = "ambiguous-host"  # the same of the host, where a rule has a re
 ALLOW_ALL = "allow"  # the rule set allows everything
 DRAINED = "drained"  # the slot's peers are now allowed without HTTP rules
 
+# Leaves of the tree: one rule, or several that are joined in one regular expression; a digest follows.
+RULE_PREFIX = "rule:"
+JOINED_PREFIX = "rules:"
+
 # response_code_details of a request that the filter refused; the name is one of the above.
 DETAILS_PREFIX = "rbac_access_denied_matched_policy["
 DETAILS_SUFFIX = "]"

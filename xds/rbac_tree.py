@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from policies.ir import HeaderMatch, HttpRule, RuleSet
 from xds import joined, patterns
 from xds.codec import NO_HOST
-from xds.denial import ALLOW_ALL, DENY
+from xds.denial import ALLOW_ALL, DENY, JOINED_PREFIX, RULE_PREFIX
 from xds.guards import guards
 from xds.matching import OnMatch, Predicate, Stage, act, chain, condition_tests, header_input, holds, regex, write_and
 from xds.type.matcher.v3.matcher_pb2 import Matcher
@@ -66,7 +66,7 @@ class _Clause:
 
 def rule_name(rule: HttpRule) -> str:
     """Short and stable: depends on what the rule matches and on nothing else; nor on secrets, as it is shown."""
-    return "rule:" + _digest(_shown(rule))
+    return RULE_PREFIX + _digest(_shown(rule))
 
 
 def _shown(rule: HttpRule) -> tuple[object, ...]:
@@ -231,7 +231,7 @@ class _Builder:
 
     def _name(self, rules: Sequence[HttpRule]) -> str:
         """The name of a leaf: its rule's, or of the chunk that the rules are joined in."""
-        name = rule_name(rules[0]) if len(rules) == 1 else "rules:" + _digest([_shown(rule) for rule in rules])
+        name = rule_name(rules[0]) if len(rules) == 1 else JOINED_PREFIX + _digest([_shown(rule) for rule in rules])
         self.names[name] = tuple(sorted({*self.names.get(name, ()), *rules}, key=lambda rule: rule.match_key))
         return name
 

@@ -31,6 +31,8 @@ DOWNSTREAM_END = 6
 
 RBAC = "envoy.filters.http.rbac"  # the name of the filter's dynamic metadata; what it holds says that it has judged
 RBAC_RESULT = "enforced_engine_result"
+RBAC_POLICY = "enforced_effective_policy_id"
+ALLOWED = "allowed"
 
 # envoy.config.core.v3.RequestMethod; a method that is not listed arrives as 0, and by name only as header ":method".
 METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -98,8 +100,10 @@ def decode_entry(entry: seen_pb2.Entry, slot_key: str = SLOT_KEY) -> HttpRecord 
 def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     common = entry.common_properties
     stage = common.access_log_type
-    if stage != DOWNSTREAM_END and (stage != DOWNSTREAM_PERIODIC or not _is_allowed(common.metadata)):
-        return None
+    result, rule = judged(common.metadata)
+    if stage != DOWNSTREAM_END and (stage != DOWNSTREAM_PERIODIC or result != ALLOWED):
+        return None  # until the filter has judged it and let it pass, an open request is nobody's business
+    allowed_by = rule if result == ALLOWED else ""
     route = common.route_name
     slot = _named_slot(route) if route else _stated_slot(common.filter_state_objects, slot_key)
     request = entry.request
@@ -118,7 +122,7 @@ def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     seen = _request_headers(request, headers)
     trace = _trace_id(headers["traceparent"]) if "traceparent" in headers else ""
     if stage == DOWNSTREAM_PERIODIC:
-        return HttpRecord(exchange, slot, False, url, protocol, seen, trace)
+        return HttpRecord(exchange, slot, False, url, protocol, seen, trace, allowed_by=allowed_by)
     response = entry.response
     status = response.response_code
     code = CODES[status] if status in CODES else _odd_code(status)
@@ -130,15 +134,18 @@ def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     if not 0 <= latency < LATENCY_MAX:
         raise DecodeError(f"common_properties.time_to_first_downstream_tx_byte: {wait.seconds} s is no latency")
     answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
-    return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered)
+    return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered, allowed_by)
 
 
-def _is_allowed(raw: bytes) -> bool:
-    """Whether the filter has judged the request and let it pass: until then an open request is nobody's business."""
-    judged = Metadata.FromString(raw).filter_metadata.get(RBAC)
-    if judged is None or RBAC_RESULT not in judged.fields:
-        return False
-    return bool(judged.fields[RBAC_RESULT].string_value == "allowed")
+@remembered
+def judged(raw: bytes) -> tuple[str, str]:
+    """What the filter has said of the request (`allowed`, `denied`), and the name of the rule by which; empty if it has
+    not been asked."""
+    told = Metadata.FromString(raw).filter_metadata.get(RBAC)
+    if told is None:
+        return "", ""
+    result, rule = (told.fields[key].string_value if key in told.fields else "" for key in (RBAC_RESULT, RBAC_POLICY))
+    return result, rule
 
 
 def is_denied(entry: seen_pb2.Entry) -> bool:

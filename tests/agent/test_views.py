@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from agent.packet_reasons import DENY_RULE, NO_RULE
 from agent.views import NodeView, labels_by_identity
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.types import Direction, Protocol
@@ -38,6 +39,10 @@ def verdict(who: str, what: PacketVerdict, seen: NodeView) -> PacketRecord:
         source_identity=seen.identity_by_ip(who),
         destination_identity=seen.identity_by_ip(DEATHSTAR),
     )
+
+
+def refused(who: str, reason: int, seen: NodeView) -> PacketRecord:
+    return replace(verdict(who, PacketVerdict.DROPPED, seen), drop_reason=reason)
 
 
 def test_a_pod_is_known_by_its_address() -> None:
@@ -84,7 +89,7 @@ def test_a_service_address_is_whoever_is_behind_it() -> None:
 
 def test_an_allowed_connection_names_the_policy_that_allows_it() -> None:
     seen = view()
-    (ref,) = seen.policies_of(verdict(TIEFIGHTER, PacketVerdict.REDIRECTED, seen))
+    (ref,) = seen.why_packet(verdict(TIEFIGHTER, PacketVerdict.REDIRECTED, seen)).policies
     assert (ref.kind, ref.namespace, ref.name) == ("CiliumNetworkPolicy", "default", "rule1")
     assert "k8s:io.cilium.k8s.policy.name=rule1" in ref.labels
 
@@ -92,21 +97,21 @@ def test_an_allowed_connection_names_the_policy_that_allows_it() -> None:
 def test_the_world_has_no_number_in_events_and_yet_a_policy_that_allows_it() -> None:
     seen = view(policy("open-house", subject={"class": "deathstar"}, ingress=[{"toPorts": [to_ports("80")]}]))
     event = replace(verdict("198.51.100.1", PacketVerdict.FORWARDED, seen), source_identity=None)
-    assert [ref.name for ref in seen.policies_of(event)] == ["open-house"]
+    assert [ref.name for ref in seen.why_packet(event).policies] == ["open-house"]
 
 
 def test_a_default_deny_names_none() -> None:
     seen = view()
-    assert seen.policies_of(verdict(XWING, PacketVerdict.DROPPED, seen)) == ()
+    assert seen.why_packet(refused(XWING, NO_RULE, seen)).policies == ()
 
 
 def test_a_deny_rule_is_named_and_what_its_author_wants_said() -> None:
     denying = policy("no-rebels", ingressDeny=[{"fromEndpoints": peers({"org": "alliance"})}])
     denying["spec"]["log"] = {"value": "rebels"}
     seen = view(denying)
-    (ref,) = seen.policies_of(verdict(XWING, PacketVerdict.DROPPED, seen))
+    (ref,) = seen.why_packet(refused(XWING, DENY_RULE, seen)).policies
     assert (ref.name, ref.logs) == ("no-rebels", ("rebels",))
-    assert seen.policies_of(verdict(TIEFIGHTER, PacketVerdict.REDIRECTED, seen))[0].logs == ()
+    assert seen.why_packet(verdict(TIEFIGHTER, PacketVerdict.REDIRECTED, seen)).policies[0].logs == ()
 
 
 def test_the_policy_of_a_ping_is_found_by_its_type() -> None:
@@ -115,5 +120,5 @@ def test_the_policy_of_a_ping_is_found_by_its_type() -> None:
     ping = replace(
         verdict(TIEFIGHTER, PacketVerdict.FORWARDED, seen), protocol=Protocol.ICMP, destination_port=0, icmp_type=8
     )
-    assert [ref.name for ref in seen.policies_of(ping)] == ["ping"]
-    assert seen.policies_of(replace(ping, icmp_type=13)) == ()
+    assert [ref.name for ref in seen.why_packet(ping).policies] == ["ping"]
+    assert seen.why_packet(replace(ping, icmp_type=13)).policies == ()

@@ -13,9 +13,10 @@ from flow import flow_pb2
 from google.protobuf.wrappers_pb2 import StringValue
 from seen import seen_pb2
 
+from flows.build import POLICY_DENY
 from flows.intake import Intake
-from flows.lookups import EndpointRef, PolicyRef, ServiceRef, WorkloadRef
-from flows.record import PacketKind, PacketRecord, PacketVerdict
+from flows.lookups import NO_REASON, EndpointRef, PolicyRef, Reason, ServiceRef, WorkloadRef
+from flows.record import HttpRecord, PacketKind, PacketRecord, PacketVerdict
 from flows.ring import CAPACITY, Ring
 from policies.types import Direction
 
@@ -51,6 +52,7 @@ class Galaxy:
     pods: dict[str, EndpointRef] = field(default_factory=lambda: dict(PODS))
     node_name: str = "n1"
     policies: tuple[PolicyRef, ...] = ()
+    why: Reason = NO_REASON  # of every request
 
     def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
         return self.pods.get(ip)
@@ -65,8 +67,12 @@ class Galaxy:
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         return ServiceRef("deathstar", "default") if (ip, port) == (SERVICE, 80) else None
 
-    def policies_of(self, record: PacketRecord) -> tuple[PolicyRef, ...]:
-        return self.policies
+    def why_request(self, record: HttpRecord) -> Reason:
+        return self.why
+
+    def why_packet(self, record: PacketRecord) -> Reason:
+        is_default_deny = record.verdict is PacketVerdict.DROPPED and record.drop_reason != POLICY_DENY
+        return NO_REASON if is_default_deny else Reason(self.policies)
 
 
 def entry(
