@@ -5,6 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # every command imports this module, few need those
+    from flows.export.config import ExporterSpec
+    from flows.export.otlp import OtlpSpec
+    from flows.rpc.tls import TlsFiles
 
 DEFAULT_RUN_DIR = Path("/run/deflector")
 DEFAULT_BPFFS = Path("/sys/fs/bpf")
@@ -91,6 +97,19 @@ class Modes:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservabilityConfig:
+    """`metrics` is Hubble's one-line form; `exporter` is the one of the command line."""
+
+    metrics_address: str = ""  # "": no page
+    metrics: str = ""
+    metrics_file: Path | None = None
+    openmetrics: bool = False
+    exporter: ExporterSpec | None = None
+    exporters_file: Path | None = None
+    otlp: OtlpSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Configuration of `deflector run`. Times in seconds."""
 
@@ -101,6 +120,8 @@ class Config:
     modes: Modes = Modes()
     hubble_address: str = DEFAULT_HUBBLE_ADDRESS
     hubble_ring: int = 4095
+    hubble_tls: TlsFiles | None = None  # of the TCP address; the Unix socket never speaks TLS
+    observability: ObservabilityConfig = ObservabilityConfig()
     envoy: Path | None = None
     envoy_concurrency: int = 0  # 0: one worker per core
     proxy_ports: tuple[int, int] = (14000, 14999)
@@ -111,5 +132,8 @@ class Config:
     @property
     def flow_node_name(self) -> str:
         """The node as flows name it: with its cluster, unless that is the default one (facts: Hubble 1.1)."""
-        cluster = self.modes.cluster
-        return self.node_name if cluster == DEFAULT_CLUSTER else f"{cluster}/{self.node_name}"
+        return self.name_in_flows(self.node_name)
+
+    def name_in_flows(self, node: str) -> str:
+        """The same of any node of the cluster."""
+        return node if self.modes.cluster == DEFAULT_CLUSTER else f"{self.modes.cluster}/{node}"

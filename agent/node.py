@@ -13,7 +13,8 @@ import importlib.metadata
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ from agent.config import Config
 from agent.debounce import until_quiet
 from agent.envoy import Envoy, find_envoy
 from agent.errors import EnvironmentProblem
+from agent.hubble import HubbleApi
+from agent.kernel_events import KernelEvents, readable
 from agent.lock import HostLock, NodeLock
 from agent.log import configure
 from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
+from agent.observability import Observability
 from agent.policy_document import policy_document
 from agent.policy_loop import Enforced, PolicyLoop
 from agent.ports import ProxyPorts
@@ -36,18 +40,17 @@ from agent.regenerate import Books, EffectFailed, Regenerator
 from agent.remains import Remains, remains
 from agent.status import agent_handler
 from agent.supervise import Tasks
+from agent.telemetry import Health, Telemetry
 from agent.views import NodeView, labels_by_identity
-from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, packet_record, port_is_free
+from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, port_is_free
 from bpf.datapath import Datapath, DatapathError
 from bpf.features import reuseport_assignable
-from bpf.layout import Counter
 from bpf.links import Changes
 from bpf.loader import Options as DatapathOptions
 from bpf.loader import pinned_meta
 from flows.accesslog.server import AccessLogService
 from flows.observer import Observer
-from flows.server import ServeError
-from flows.server import start as start_hubble
+from flows.rpc.server import Server
 from policies.compiler import Compiled, Compiler, CompilerOptions
 from policies.enforcement import AllowLocalhost, Enforcement
 from policies.identity import IdentityAllocator
@@ -62,7 +65,6 @@ from xds.translator import Options as TranslatorOptions
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_GRACE = 0.5  # seconds that streams have when a server stops
-EVENTS_AT_ONCE = 1024  # kernel events taken before others get their turn
 
 log = logging.getLogger("deflector")
 
@@ -111,8 +113,13 @@ class Node:
         self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
         self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {})
         self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
-        self._lost = 0
+        self._events = KernelEvents(self._datapath, self._observer, lambda count: self._observability.lost(count))
+        self._hubble = HubbleApi(config, self._observer)
+        self._hubble_server: Server | None = None
+        self._telemetry = Telemetry(self._health)
         self._policy: PolicyLoop | None = None
+        about = (config.flow_node_name, self._version)
+        self._observability = Observability(config.observability, about, self._observer.flows, (self._telemetry,))
 
     async def run(self, stop: asyncio.Event) -> int:
         async with self._servers():
@@ -144,12 +151,8 @@ class Node:
     @asynccontextmanager
     async def _servers(self) -> AsyncIterator[None]:
         """Hubble's addresses first: a busy port is the user's affair and must change nothing."""
-        files, config = self._config.run_dir, self._config
-        try:
-            hubble = await start_hubble(self._observer, [f"unix://{files.hubble_socket}", config.hubble_address])
-        except ServeError as error:
-            files.hubble_socket.unlink(missing_ok=True)
-            raise EnvironmentProblem(f"{error} (--hubble-address)") from None
+        files = self._config.run_dir
+        hubble = self._hubble_server = await self._hubble.start()
         proxies = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, proxies)
         AccessLogService(self._observer.access_log).register(proxies)
@@ -163,7 +166,7 @@ class Node:
             await agent.start()
             yield
         finally:
-            await asyncio.gather(*(server.stop(STOP_GRACE) for server in servers))
+            await asyncio.gather(*(server.stop(STOP_GRACE) for server in servers), self._observability.stop())
             for path in (files.hubble_socket, files.xds_socket, files.agent_socket):
                 path.unlink(missing_ok=True)
 
@@ -210,14 +213,16 @@ class Node:
             now=time.monotonic,
             ack_timeout=config.ack_timeout,
         )
-        self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced)
+        self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced, self._telemetry.propagated)
         quiet_ms = max(1, round(config.quiet * 1000))
         self._tasks.start("envoy", self._envoy.run())
-        manifests = watch_folder(config.manifests, quiet_ms, had_files=self._had_files)
-        self._tasks.start("manifests", self._policy.watch(manifests))
+        self._tasks.start(
+            "manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms, had_files=self._had_files))
+        )
         self._tasks.start("policy", self._policy.run())
-        self._tasks.start("kernel events", self._follow_kernel())
+        self._tasks.start("kernel events", self._events.follow())
         self._tasks.start("links", self._follow_links(kernel, self._policy))
+        self._observability.start(self._tasks)
 
     async def _take_down(self) -> None:
         log.info("stopping: removing devices, rules, routes, programs and maps")
@@ -239,6 +244,8 @@ class Node:
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         labels = labels_by_identity(self._identities, node)
         self._view = NodeView(self._config.flow_node_name, world, node, labels)
+        self._hubble.take(world, self._places.host_addresses())
+        self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
 
     # State
 
@@ -271,25 +278,10 @@ class Node:
 
     # Kernel
 
-    async def _follow_kernel(self) -> None:
-        """Events of the ring buffer to flows; what the kernel could not write is told as lost."""
-        ring = self._datapath.events
-        async for _ in _readable(ring.fileno()):
-            while events := ring.read(EVENTS_AT_ONCE):
-                self._observer.packets([record for record in map(packet_record, events) if record is not None])
-                self._tell_losses()
-                await asyncio.sleep(0)
-
-    def _tell_losses(self) -> None:
-        lost = self._datapath.counters().get(Counter.EVENTS_LOST, 0)
-        if lost > self._lost:
-            self._observer.lost(lost - self._lost)
-        self._lost = lost
-
     async def _follow_links(self, kernel: KernelPolicy, policy: PolicyLoop) -> None:
         changes, config = Changes(), self._config
         try:
-            async for _ in _readable(changes.fileno()):
+            async for _ in readable(changes.fileno()):
                 if changes.drain():
                     await until_quiet(changes.drain, config.quiet, config.hold)
                     self._places.forget()
@@ -305,6 +297,43 @@ class Node:
         node = (self._policy.enforced if self._policy else Enforced()).node
         return policy_document(node, labels_by_identity(self._identities, node), namespace, name)
 
+    def _health(self) -> Health:
+        """For the page of metrics."""
+        ring, server = self._observer.ring, self._hubble_server
+        enforced = self._policy.enforced if self._policy else Enforced()
+        first, last = self._config.proxy_ports
+        return Health(
+            version=self._version,
+            revision=enforced.revision,
+            complete=enforced.complete,
+            pending=self._policy.pending if self._policy else True,
+            problems=len(self._policy.problems) if self._policy else 0,
+            endpoints=len(enforced.node.endpoints),
+            slots=Counter(slot.state for slot in enforced.node.slots),
+            xds_acks=self._ads.acks,
+            xds_nacks=self._ads.nacks,
+            envoy_restarts=self._envoy.restarts,
+            envoy_connected=self._ads.is_connected,
+            ports_used=len(self._proxy_ports()),
+            ports=last - first + 1,
+            ring_held=len(ring),
+            ring_capacity=ring.capacity,
+            denials_held=len(ring.denials),
+            flows_seen=ring.flows_seen,
+            flows_unread=ring.flows_skipped,
+            log_entries_malformed=self._observer.malformed,
+            kernel_events=self._events.untold(),
+            readers=self._observer.readers,
+            connections=server.connections if server else 0,
+            calls=server.calls if server else 0,
+            maps=self._datapath.fullness(),
+        )
+
+    def _proxy_ports(self) -> Mapping[str, int]:
+        """Proxy port by slot."""
+        ports: Mapping[str, int] = (self._state.ports if self._state else {}).get("by_slot", {})
+        return ports
+
     def _document(self) -> dict[str, Any]:
         ring, policy = self._observer.ring, self._policy
         return node_document(
@@ -314,9 +343,9 @@ class Node:
                 enforced=policy.enforced if policy else Enforced(),
                 pending=policy.pending if policy else True,
                 problems=policy.problems if policy else [],
-                ports=(self._state.ports if self._state else {}).get("by_slot", {}),
+                ports=self._proxy_ports(),
                 envoy=EnvoyFacts(self._envoy.pid, self._envoy.restarts, self._ads.is_connected),
-                flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._lost),
+                flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._events.lost),
             )
         )
 
@@ -341,20 +370,6 @@ def _in_one_line(error: Exception, folder: Path) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or folder}: {error.strerror}"
     return str(error)
-
-
-async def _readable(fd: int) -> AsyncIterator[None]:
-    """Yield at once, and then whenever the descriptor is readable."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        while True:
-            yield
-            ready.clear()
-            await ready.wait()
-    finally:
-        loop.remove_reader(fd)
 
 
 def _has_ipv6() -> bool:

@@ -1,29 +1,31 @@
-"""What a node tells machines: metrics on a page, flows in files. Made from the configuration, fed from the ring."""
+"""What a node tells machines: metrics on a page, flows in files and to a collector. Made from the configuration, fed
+from the ring. None of it holds up traffic, and none of it ends the node when it fails."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from contextlib import aclosing
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+from agent.config import ObservabilityConfig
 from agent.errors import EnvironmentProblem
 from agent.supervise import Tasks
 from flows.dynamic import DynamicFile
 from flows.export import config as export_config
 from flows.export.config import ExportConfigError, ExporterSpec
 from flows.export.exporters import Exporters
+from flows.export.otlp import OtlpExporter
 from flows.metrics import config as metrics_config
 from flows.metrics.config import MetricsConfigError
 from flows.metrics.endpoint import MetricsServeError, MetricsServer
 from flows.metrics.feed import MetricsFeed
-from flows.reading import Reading
+from flows.reading import Reading, compile_request
 from policies.objects import PodKey
 
 EXPORTERS_EVERY: Final = 5.0  # seconds between two looks at the exporters' file, as in Hubble
@@ -31,70 +33,90 @@ METRICS_EVERY: Final = 10.0  # ... and at that of the metrics
 POD_REST: Final = 60.0  # seconds that the series of a pod outlive it
 FORGET_EVERY: Final = 5.0  # seconds between two looks at pods that are gone
 
+Follow = Callable[[Reading], AsyncGenerator[list[bytes], None]]
 log = logging.getLogger("deflector.observability")
 
 
-@dataclass(frozen=True, slots=True)
-class ObservabilityConfig:
-    """`metrics` is Hubble's one-line form; `exporter` is the static one."""
-
-    metrics_address: str = ""  # "": no page
-    metrics: str = ""
-    metrics_file: Path | None = None
-    openmetrics: bool = False
-    exporter: ExporterSpec | None = None
-    exporters_file: Path | None = None
-
-
 class Observability:
-    """The parts, checked as they are made: raises EnvironmentProblem for what a person has to correct."""
+    """The parts, checked as they are made: raises EnvironmentProblem for what a person has to correct.
+
+    `about` is the name and the version of the node; `collectors` are shown on the page too.
+    """
 
     def __init__(
         self,
         config: ObservabilityConfig,
-        follow: Callable[[Reading], AsyncGenerator[list[bytes], None]],
-        collectors: Collection[Collector],
+        about: tuple[str, str],
+        follow: Follow,
+        collectors: Collection[Collector] = (),
     ) -> None:
-        self._config = config
+        self._config, self._follow = config, follow
         self._registry = CollectorRegistry()
         self._feed = MetricsFeed(self._registry, follow, log.warning)
         self._exporters = Exporters(follow, log.warning, time.time)
+        self._otlp = self._make_otlp(*about)
         self._pods: frozenset[PodKey] = frozenset()
         self._resting: dict[PodKey, float] = {}
-        for collector in (self._exporters, *collectors):
+        for collector in (self._exporters, *([self._otlp] if self._otlp else []), *collectors):
             self._registry.register(collector)
         try:
             if config.metrics and config.metrics_file is not None:
-                raise EnvironmentProblem("--hubble-metrics and its file exclude each other: configure one of them")
+                raise EnvironmentProblem(
+                    "--hubble-metrics and --hubble-dynamic-metrics-config-path exclude each other: give one"
+                )
             self._feed.configure(metrics_config.parse_line(config.metrics))
             self._server = self._make_server()
-        except (MetricsConfigError, MetricsServeError) as error:
-            raise EnvironmentProblem(str(error)) from None
+        except MetricsConfigError as error:
+            raise EnvironmentProblem(f"--hubble-metrics: {error}") from None
+        except MetricsServeError as error:
+            raise EnvironmentProblem(f"{error} (--hubble-metrics-server)") from None
+
+    @property
+    def port(self) -> int | None:
+        """The port of the page, if there is one."""
+        return self._server.port if self._server is not None else None
 
     def _make_server(self) -> MetricsServer | None:
         address = self._config.metrics_address
         return MetricsServer(address, self._registry, self._config.openmetrics) if address else None
+
+    def _make_otlp(self, node_name: str, version: str) -> OtlpExporter | None:
+        if self._config.otlp is None:
+            return None
+        try:
+            return OtlpExporter(self._config.otlp, node_name, version, log.warning)
+        except OSError as error:
+            raise EnvironmentProblem(f"--hubble-export-otlp-endpoint: {error.filename}: {error.strerror}") from None
 
     def start(self, tasks: Tasks) -> None:
         """Serve and write from now on."""
         config = self._config
         if self._server is not None:
             self._server.start()
-        tasks.start("metrics", self._feed.run())
-        tasks.start("metrics of pods that are gone", self._forget_pods())
-        if config.metrics_file is not None:
-            file = DynamicFile(config.metrics_file, self._apply_metrics, log.warning)
-            tasks.start("metrics file", file.follow(METRICS_EVERY))
-        tasks.start("exporters", self._exporters.run())
+            tasks.start("metrics", _survived("metrics", self._feed.run()))
+            tasks.start("metrics of pods that are gone", self._forget_pods())
+            if config.metrics_file is not None:
+                file = DynamicFile(config.metrics_file, self._apply_metrics, log.warning)
+                tasks.start("metrics file", file.follow(METRICS_EVERY))
+        tasks.start("exporters", _survived("exporters", self._exporters.run()))
         self._configure_exporters(())
         if config.exporters_file is not None:
-            file = DynamicFile(config.exporters_file, self._apply_exporters, log.warning)
+            file = DynamicFile(config.exporters_file, self._apply_exporters, self._refuse_exporters)
             tasks.start("exporters file", file.follow(EXPORTERS_EVERY))
+        if self._otlp is not None:
+            self._otlp.start()
+            tasks.start("collector", _survived("collector", self._feed_collector(self._otlp)))
 
-    def stop(self) -> None:
-        """Serve no more. The tasks are their supervisor's."""
+    async def stop(self) -> None:
+        """Serve no more, and send what is left. The tasks are their supervisor's."""
         if self._server is not None:
-            self._server.stop()
+            await asyncio.to_thread(self._server.stop)
+        if self._otlp is not None:
+            await asyncio.to_thread(self._otlp.stop)
+
+    def lost(self, count: int) -> None:
+        """The kernel has lost events."""
+        self._feed.lost(count)
 
     def take_pods(self, pods: Collection[PodKey]) -> None:
         """The pods that there are now: series of those that are gone go a minute after them."""
@@ -103,6 +125,11 @@ class Observability:
         self._pods = known
         for key in self._resting.keys() & known:
             del self._resting[key]
+
+    async def _feed_collector(self, otlp: OtlpExporter) -> None:
+        async with aclosing(self._follow(compile_request(otlp.spec.wanted()))) as batches:
+            async for batch in batches:
+                otlp.offer(batch)
 
     async def _forget_pods(self) -> None:
         """Look now and then for pods that have rested long enough. Never ends."""
@@ -118,14 +145,26 @@ class Observability:
         self._feed.configure(metrics_config.parse_file(document))
 
     def _apply_exporters(self, document: Any) -> None:
-        try:
-            self._configure_exporters(export_config.parse_file(document))
-        except ExportConfigError:
-            self._exporters.refused()
-            raise
+        self._configure_exporters(export_config.parse_file(document))
+
+    def _refuse_exporters(self, line: str) -> None:
+        self._exporters.refused()
+        log.warning("%s", line)
 
     def _configure_exporters(self, dynamic: tuple[ExporterSpec, ...]) -> None:
         static = (self._config.exporter,) if self._config.exporter is not None else ()
-        if static and any(spec.name == static[0].name for spec in dynamic):
-            raise ExportConfigError(f'flowLogs: the name "{static[0].name}" is that of the command line\'s exporter')
+        for spec in dynamic:
+            for own in static:
+                if spec.name == own.name:
+                    raise ExportConfigError(f'flowLogs: the name "{own.name}" is that of the command line\'s exporter')
+                if spec.file.path == own.file.path:
+                    raise ExportConfigError(f"flowLogs: {own.file.path} is written by the command line's exporter")
         self._exporters.configure((*static, *dynamic))
+
+
+async def _survived(what: str, work: Coroutine[Any, Any, None]) -> None:
+    """A fault of ours in what only watches must not end what enforces."""
+    try:
+        await work
+    except Exception:
+        log.exception("internal error: %s have ended, everything else goes on", what)

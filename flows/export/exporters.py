@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,7 +15,7 @@ from flows.export.config import ExporterSpec
 from flows.export.writer import Writer
 from flows.reading import Reading, compile_request
 
-Follow = Callable[[Reading], AsyncIterator[Sequence[bytes]]]
+Follow = Callable[[Reading], AsyncGenerator[list[bytes], None]]
 OPERATIONS: Final = ("add", "update", "remove", "failure")
 
 
@@ -51,8 +52,7 @@ class Exporters(Collector):
                     self._changed.clear()
                     await self._apply(group)
             finally:
-                for name in list(self._running):
-                    await self._stop(name)
+                await asyncio.gather(*(self._stop(name) for name in list(self._running)))
 
     async def _apply(self, group: asyncio.TaskGroup) -> None:
         for name in sorted(self._running.keys() - self._wanted.keys()):
@@ -79,8 +79,9 @@ class Exporters(Collector):
         self._running[spec.name] = (writer, task)
 
     async def _feed(self, writer: Writer) -> None:
-        async for batch in self._follow(compile_request(writer.spec.request())):
-            writer.offer(batch)
+        async with aclosing(self._follow(compile_request(writer.spec.request()))) as batches:
+            async for batch in batches:
+                writer.offer(batch)
 
     async def _stop(self, name: str) -> None:
         writer, task = self._running.pop(name)

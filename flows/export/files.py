@@ -66,6 +66,8 @@ class RotatingFile:
         limit = self._spec.max_bytes
         if limit and self._size and self._size + len(content) > limit:
             self._rotate()
+        elif self._file is not None and not self._is_there():
+            self.close()  # logrotate, or a predecessor's last rotation, has moved it away
         if self._file is None:
             self._open()
         assert self._file is not None
@@ -89,6 +91,14 @@ class RotatingFile:
         number = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._file = FileIO(number, "ab")
         self._size = os.fstat(number).st_size
+
+    def _is_there(self) -> bool:
+        assert self._file is not None
+        try:
+            named, opened = self._path.stat(), os.fstat(self._file.fileno())
+        except FileNotFoundError:
+            return False
+        return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
     def _cut_off(self) -> None:
         """A full disk may have taken a part of a line: readers of the file must not see it."""

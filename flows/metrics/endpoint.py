@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable
+from socketserver import TCPServer
 from threading import BoundedSemaphore, Thread
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
@@ -15,6 +16,7 @@ from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 from flows.metrics.families import BUCKETS
 
 SCRAPES_MAX: Final = 8  # at once; further ones are told to come later
+CLIENTS_MAX: Final = 64  # connections at once; further ones are closed
 CLIENT_TIMEOUT: Final = 10.0  # seconds that a client may take to send its request or to read the page
 
 Environ = dict[str, Any]
@@ -108,7 +110,27 @@ class MetricsServer:
 def _server_class(host: str) -> type[ThreadingWSGIServer]:
     class Server(ThreadingWSGIServer):
         daemon_threads = True
+        clients = BoundedSemaphore(CLIENTS_MAX)
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            """One thread for each client, as long as there are not too many."""
+            if self.clients.acquire(blocking=False):
+                super().process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self.clients.release()
+
+        def server_bind(self) -> None:
+            """Without the look-up of our own name that HTTPServer makes: a resolver may take its time."""
+            TCPServer.server_bind(self)
+            self.server_name, self.server_port = host, self.server_address[1]
+            self.setup_environ()
 
     return Server
 

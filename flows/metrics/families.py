@@ -17,6 +17,7 @@ SERIES_MAX: Final = 10_000  # per family: what a Prometheus takes from each of a
 # Go's default buckets; prometheus_client's own differ.
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 EXEMPLAR_LABEL: Final = "traceID"
+TRACE_ID_MAX: Final = 64
 
 
 class Family:
@@ -50,7 +51,8 @@ class Family:
                 self.overflow += 1
                 return False
             series = self._series[values] = self._metric.labels(*values)
-        exemplar = {EXEMPLAR_LABEL: sample.trace_id} if sample.trace_id else None
+        # OpenMetrics allows 128 characters of labels; whoever sends a longer one made it up
+        exemplar = {EXEMPLAR_LABEL: sample.trace_id} if 0 < len(sample.trace_id) <= TRACE_ID_MAX else None
         if sample.seconds is None:
             series.inc(1, exemplar)
         else:

@@ -17,6 +17,9 @@ from flows.reading import Reading, compile_request
 
 Follow = Callable[[Reading], AsyncGenerator[list[bytes], None]]
 ALL: Final = observer_pb2.GetFlowsRequest(follow=True)
+AT_ONCE: Final = 64  # flows that are counted before others get their turn
+KERNEL: Final = "perf_event_ring_buffer"
+SOURCES: Final = (KERNEL, "observer_events_queue", "hubble_ring_buffer")
 
 
 class MetricsFeed:
@@ -27,7 +30,7 @@ class MetricsFeed:
         self._follow, self._complain = follow, complain
         self._configured = asyncio.Event()
         self._lost = Counter("hubble_lost_events_total", "Number of lost events", ("source",), registry=registry)
-        for source in ("perf_event_ring_buffer", "observer_events_queue", "hubble_ring_buffer"):
+        for source in SOURCES:
             self._lost.labels(source)
 
     def configure(self, config: MetricsConfig) -> None:
@@ -38,18 +41,24 @@ class MetricsFeed:
         if not self.counting.is_idle:
             self._configured.set()
 
+    def lost(self, count: int) -> None:
+        """The kernel has lost events: told here, so that it is counted also when nothing is read."""
+        self._lost.labels(KERNEL).inc(count)
+
     async def run(self) -> None:
         """Never ends."""
         await self._configured.wait()
         async with aclosing(self._follow(compile_request(ALL))) as batches:
             async for batch in batches:
-                for wire in batch:
+                for number, wire in enumerate(batch, 1):
                     self._take(observer_pb2.GetFlowsResponse.FromString(wire))
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
 
     def _take(self, sent: observer_pb2.GetFlowsResponse) -> None:
         if sent.HasField("flow"):
             self.counting.take(sent.flow)
         elif sent.HasField("lost_events"):
             lost = sent.lost_events
-            source = flow_pb2.LostEventSource.Name(lost.source).lower()
-            self._lost.labels(source).inc(lost.num_events_lost)
+            if lost.source != flow_pb2.PERF_EVENT_RING_BUFFER:
+                self._lost.labels(flow_pb2.LostEventSource.Name(lost.source).lower()).inc(lost.num_events_lost)

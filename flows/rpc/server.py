@@ -43,6 +43,16 @@ class Server:
         names = [one.getsockname() for listener in self._listeners for one in listener.sockets[:1]]
         return [name[1] for name in names if isinstance(name, tuple)]
 
+    @property
+    def connections(self) -> int:
+        """Clients that are served."""
+        return len(self._connections)
+
+    @property
+    def calls(self) -> int:
+        """Calls that are open."""
+        return sum(connection.calls for connection in self._connections.values())
+
     async def listen(self, address: str, tls: ServerTls | None = None) -> None:
         """Accept connections at `unix:///path`, always without TLS, or `host:port`. Raises OSError or ValueError."""
         if address.startswith(UNIX):
@@ -84,7 +94,7 @@ class Server:
             await asyncio.wait(left)
 
     def _has_room(self) -> bool:
-        return sum(connection.calls for connection in self._connections.values()) < self._limits.calls
+        return self.calls < self._limits.calls
 
     async def _greet(self, tls: ServerTls, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The handshake first. Who does not come through it is no client, and there are not many at a time."""
