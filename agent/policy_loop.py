@@ -40,7 +40,7 @@ class Enforced:
 
 class PolicyLoop:
     """`compile_world(world, revision)` is the compiler bound to this node; `on_enforced` hears of each new state,
-    `on_propagated` how many seconds a change took to be enforced whole."""
+    `on_propagated` how many seconds a change took to be enforced whole, `on_failed` why nothing could be."""
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class PolicyLoop:
         compile_world: Callable[[World, int], Compiled],
         on_enforced: Callable[[World, NodePolicy], None],
         on_propagated: Callable[[float], None] = lambda seconds: None,
+        *,
+        on_failed: Callable[[str], None] = lambda why: None,
     ) -> None:
         self.repository = Repository()
         self.enforced = Enforced()
@@ -55,6 +57,7 @@ class PolicyLoop:
         self._compile = compile_world
         self._on_enforced = on_enforced
         self._on_propagated = on_propagated
+        self._on_failed = on_failed
         self._changed_at: float | None = None  # when the oldest change was seen that is not enforced yet
         self._files: dict[str, str] = {}
         self._due = asyncio.Event()
@@ -137,6 +140,7 @@ class PolicyLoop:
             if (line := str(failure)) not in self.enforced.degraded:
                 log.error("%s; the last good state stays in force", line)
             self.enforced = replace(self.enforced, degraded=(line,), complete=False)
+            self._on_failed(line)
             return
         self._retry = outcome.retry
         if outcome.due is not None:

@@ -44,6 +44,19 @@ async def observe(target: str, request: observer_pb2.GetFlowsRequest) -> AsyncIt
             raise ClientError(_reason(target, error)) from None
 
 
+async def observe_agent(
+    target: str, request: observer_pb2.GetAgentEventsRequest
+) -> AsyncIterator[observer_pb2.GetAgentEventsResponse]:
+    """What the server answers to GetAgentEvents, until it ends or the caller stops. Raises ClientError."""
+    async with _channel(target) as channel:
+        stub = observer_pb2_grpc.ObserverStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            async for response in stub.GetAgentEvents(request):
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise ClientError(_reason(target, error)) from None
+
+
 async def ask_status(target: str) -> ServerState:
     """Whether the server is healthy, and its status. Raises ClientError."""
     async with _channel(target) as channel:

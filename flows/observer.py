@@ -12,10 +12,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from flow import flow_pb2
 from observer import observer_pb2
 from relay import relay_pb2
 
 from flows.accesslog.decode import SLOT_KEY
+from flows.agent_events import EventReader, EventReading, EventRing
 from flows.intake import Intake
 from flows.lookups import Lookups
 from flows.reader import Clock, Losses, Reader
@@ -46,6 +48,7 @@ class Observer:
         slot_key: str = SLOT_KEY,
     ) -> None:
         self.ring = Ring(capacity)
+        self.agent_ring = EventRing()
         self.version = version
         self._view = view
         self._intake = Intake(
@@ -54,6 +57,7 @@ class Observer:
         self._started = time.monotonic_ns()
         self._readers = 0
         self._news = asyncio.Event()
+        self._agent_news = asyncio.Event()
         self._namespaces: dict[tuple[str, str], int] = {}
         self._namespaces_read = 0
 
@@ -89,6 +93,12 @@ class Observer:
         self._intake.lost(count)
         self._announce()
 
+    def agent_event(self, event: flow_pb2.AgentEvent) -> None:
+        """Take what happened to the agent (flows.agent_events makes these)."""
+        self.agent_ring.append(event, self._view().node_name, time.time_ns())
+        news, self._agent_news = self._agent_news, asyncio.Event()
+        news.set()
+
     def _announce(self) -> None:
         if self._readers:
             news, self._news = self._news, asyncio.Event()
@@ -110,6 +120,18 @@ class Observer:
                     await asyncio.sleep(0)
                 else:
                     await self._wait(reader.losses)
+
+    async def agent_events(self, reading: EventReading) -> AsyncGenerator[list[bytes], None]:
+        """What a request asks for, oldest first, as serialised responses; endless when it follows."""
+        reader = EventReader(self.agent_ring, reading, self._view().node_name)
+        while True:
+            news = self._agent_news
+            if batch := reader.piece():
+                yield batch
+            elif not reader.is_done:
+                await news.wait()
+            if reader.is_done:
+                return
 
     async def _wait(self, losses: Losses) -> None:
         """Until there is news, or a notice of loss is due."""

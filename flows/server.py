@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from observer import observer_pb2
 
+from flows.agent_events import compile_events_request
 from flows.filters import FilterError
 from flows.mask import MaskError
 from flows.observer import Observer
@@ -69,8 +70,8 @@ class ObserverService:
             "ServerStatus": answering(self._observer.status, self._headers),
             "GetNodes": answering(self._nodes, self._headers),
             "GetNamespaces": answering(self._observer.namespaces, self._headers),
-            "GetAgentEvents": refusing("GetAgentEvents not implemented"),
-            "GetDebugEvents": refusing("GetDebugEvents not implemented"),
+            "GetAgentEvents": self._get_agent_events,
+            "GetDebugEvents": refusing("there are no debug events: this datapath has no debug mode"),
         }
 
     async def _get_flows(self, call: Call) -> None:
@@ -84,6 +85,17 @@ class ObserverService:
             raise Refusal(Code.UNKNOWN, str(error)) from None
         call.open(self._headers)
         async with aclosing(self._observer.flows(reading)) as batches:
+            async for batch in batches:
+                await call.send(batch)
+
+    async def _get_agent_events(self, call: Call) -> None:
+        request = parsed(observer_pb2.GetAgentEventsRequest(), await call.message())
+        try:
+            reading = compile_events_request(request)
+        except RequestError as error:
+            raise Refusal(Code.INVALID_ARGUMENT, str(error)) from None
+        call.open(self._headers)
+        async with aclosing(self._observer.agent_events(reading)) as batches:
             async for batch in batches:
                 await call.send(batch)
 
