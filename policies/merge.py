@@ -30,9 +30,9 @@ ALLOW_LOCALHOST: Final = Origin("deflector", "", "allow-localhost", "")
 _LOCALHOST: Final = Decision(Verdict.ALLOW, (ALLOW_LOCALHOST,))
 _HOST: Final = FrozenBitMap([IDENTITY_HOST])
 
-# Identities times pieces that one direction of one group may name: some three times what a map of the kernel's holds
-# for all groups. Beyond it something is wrong with the policies, and one group must not cost the node its memory.
-NAMED_MAX: Final = 3_000_000
+# Identities times pieces that one direction of one group may name: as many as the kernel's map has entries for all
+# groups together. Beyond it the policy could not be enforced, and one group must not cost the node its memory.
+NAMED_MAX: Final = 1_000_000
 # From here on moving identities one by one costs more than splitting them anew.
 _MOVES_MAX: Final = 256
 # Classes of a piece whose shapes are remembered.
