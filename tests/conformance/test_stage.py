@@ -13,6 +13,7 @@ from conformance.flow_log import FlowLog
 from conformance.galaxy import Galaxy, galaxy
 from conformance.node import Node
 from conformance.report import ScenarioResult
+from conformance.scenario import Suite
 from conformance.stage import Stage
 
 pytestmark = pytest.mark.privileged
@@ -45,9 +46,9 @@ def made() -> Iterator[Galaxy]:
         yield one
 
 
-async def play(made: Galaxy, name: str) -> ScenarioResult:
-    (scenario,) = [scenario for scenario in SUITE.scenarios if scenario.name == name]
-    return await Stage(SUITE, made, cast(Node, IdleNode()), FlowLog()).play(scenario)
+async def play(made: Galaxy, name: str, suite: Suite = SUITE) -> ScenarioResult:
+    (scenario,) = [scenario for scenario in suite.scenarios if scenario.name == name]
+    return await Stage(suite, made, cast(Node, IdleNode()), FlowLog()).play(scenario)
 
 
 @pytest.mark.parametrize("name", ["demo-1-no-policy", "demo-4-clean-up"])
@@ -70,3 +71,22 @@ async def test_a_node_that_does_nothing_is_found_out(made: Galaxy, name: str, co
     problems = [problem for failure in result.failures for problem in failure.problems]
     assert any(complaint in problem for problem in problems)
     assert result.log == ("idle",)
+
+
+@pytest.mark.parametrize(
+    ("suite", "name", "complaint"),
+    [
+        ("l3", "empty-peer", "expected dropped, got 200"),
+        ("l4", "protocol-sctp", "expected dropped, got answered"),
+        ("http", "websocket", "expected status 403, got 101"),
+        ("deny", "deny-alone", "expected forbidden, got 200"),
+        ("modes", "default-by-direction", "expected dropped, got 200"),
+        ("bypass", "paths-dot-segments", "may be read as '/admin'"),
+    ],
+)
+async def test_every_suite_finds_it_out(suite: str, name: str, complaint: str) -> None:
+    loaded = suites.load(suite)
+    with galaxy(loaded.galaxy, prefix="dfls") as made:
+        result = await play(made, name, loaded)
+    problems = [problem for failure in result.failures for problem in failure.problems]
+    assert any(complaint in problem for problem in problems), problems
