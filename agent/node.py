@@ -23,6 +23,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from agent import doctor, state
+from agent.chronicle import Chronicle
 from agent.config import Config
 from agent.debounce import until_quiet
 from agent.envoy import Envoy, find_envoy
@@ -113,6 +114,7 @@ class Node:
         self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
         self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {})
         self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
+        self._chronicle = Chronicle(self._observer.agent_event, time.time_ns)
         self._events = KernelEvents(self._datapath, self._observer, lambda count: self._observability.lost(count))
         self._hubble = HubbleApi(config, self._observer)
         self._hubble_server: Server | None = None
@@ -213,7 +215,14 @@ class Node:
             now=time.monotonic,
             ack_timeout=config.ack_timeout,
         )
-        self._policy = PolicyLoop(regenerator, self._compile, self._on_enforced, self._telemetry.propagated)
+        self._policy = PolicyLoop(
+            regenerator,
+            self._compile,
+            self._on_enforced,
+            self._telemetry.propagated,
+            on_failed=self._chronicle.failed,
+        )
+        self._chronicle.started()
         quiet_ms = max(1, round(config.quiet * 1000))
         self._tasks.start("envoy", self._envoy.run())
         self._tasks.start(
@@ -244,6 +253,7 @@ class Node:
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         labels = labels_by_identity(self._identities, node)
         self._view = NodeView(self._config.flow_node_name, world, node, labels)
+        self._chronicle.enforced(world, node)
         self._hubble.take(world, self._places.host_addresses())
         self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
 
