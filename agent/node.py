@@ -39,6 +39,7 @@ from agent.policy_loop import Enforced, PolicyLoop
 from agent.ports import ProxyPorts
 from agent.regenerate import Books, EffectFailed, Regenerator
 from agent.remains import Remains, remains
+from agent.searches import Searches
 from agent.status import agent_handler
 from agent.supervise import Tasks
 from agent.telemetry import Health, Telemetry
@@ -112,7 +113,8 @@ class Node:
         self._compiler = Compiler(self._identities, _compiler_options(config))
         self._former = Remains()
         self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
-        self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {})
+        self._searches = Searches(time.monotonic_ns)
+        self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {}, self._searches)
         self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
         self._chronicle = Chronicle(self._observer.agent_event, time.time_ns)
         self._events = KernelEvents(self._datapath, self._observer, lambda count: self._observability.lost(count))
@@ -252,7 +254,7 @@ class Node:
 
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         labels = labels_by_identity(self._identities, node)
-        self._view = NodeView(self._config.flow_node_name, world, node, labels)
+        self._view = NodeView(self._config.flow_node_name, world, node, labels, self._searches)
         self._chronicle.enforced(world, node)
         self._hubble.take(world, self._places.host_addresses())
         self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
