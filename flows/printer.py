@@ -16,6 +16,7 @@ from relay import relay_pb2
 
 from flows.gotext import TIME_FORMATS, aligned, join_host_port, join_path, quoted, timestamp_text
 from flows.jsonpb import to_json
+from flows.why import Why
 from flows.words import (
     DROP_TEXTS,
     EVENT_TYPES,
@@ -65,6 +66,7 @@ class Style:
     ip_translation: bool = True
     time_format: str = "StampMilli"
     debug: bool = False
+    why: bool = False  # say under each flow why its verdict is what it is: compact and dict
 
 
 class Printer:
@@ -84,11 +86,12 @@ class Printer:
         self._foreign = re.compile("|".join([*allowed, "\x1b", "\r"]))
         self._lines = 0
         self._table: list[str] = []
+        self._why = Why() if style.why and self._output in ("compact", "dict") else None
 
     def text(self, response: observer_pb2.GetFlowsResponse) -> str:
         """What to write to standard output now; a table comes as a whole from `close`."""
         if response.HasField("flow"):
-            return self._count(self._flow(response))
+            return self._count(self._flow(response) + (self._why.lines(response.flow) if self._why else ""))
         if response.HasField("lost_events"):
             return self._count(self._loss(response))
         return ""

@@ -122,6 +122,7 @@ def _help(name: str) -> str:
 @click.option("--numeric", is_flag=True, help="Addresses instead of names.")
 @click.option("--print-node-name", is_flag=True, help="Show the node in each line.")
 @click.option("--print-policy-names", is_flag=True, help="Show which policies gave a policy verdict.")
+@click.option("--why", is_flag=True, help="Say under each flow which rule allowed it, or why none did.")
 @click.option("--not", NOT, is_flag=True, multiple=True, expose_value=False, help="Turn the next filter around.")
 @filter_options
 @click.pass_context
@@ -141,6 +142,7 @@ def observe(
     numeric: bool,
     print_node_name: bool,
     print_policy_names: bool,
+    why: bool,
 ) -> None:
     """Watch flows, as `hubble observe` does: its filters, its output.
 
@@ -156,6 +158,7 @@ def observe(
         policy_names=print_policy_names,
         ip_translation=not numeric,
         time_format=time_format,
+        why=why,
     )
     try:
         request = build_request(wanted, time.time_ns())
