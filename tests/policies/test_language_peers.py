@@ -199,6 +199,16 @@ def test_this_node_is_the_api_server_too_if_that_runs_here() -> None:
     assert reached(galaxy, entity("kube-apiserver")) == {"api", "api-node"}
 
 
+def test_the_host_stays_the_host_while_the_api_server_comes_and_goes() -> None:
+    galaxy = universe()
+    rules = policy("p", egress=[clause([entity("host")]), clause([entity("kube-apiserver")], to(6443))])
+    for slices in (SERVERS, [backends("kubernetes", HOST)], SERVERS, [backends("kubernetes", HOST)]):
+        galaxy.slices = slices
+        node = galaxy.node(rules)
+        assert [may(node, ip, 80, direction="egress") for ip in (HOST, API_NODE)] == ["allow", "deny"]
+        assert may(node, API_NODE, 6443, direction="egress") == ("allow" if slices is SERVERS else "deny")
+
+
 def test_whatever_is_not_the_host_is_everybody_else_and_the_world() -> None:
     assert reached(universe(), reserved("host", Operator.DOES_NOT_EXIST)) == set(EVERYBODY) - {"host"}
 

@@ -253,7 +253,7 @@ def test_names_are_followed_as_pods_come_and_change() -> None:
     rules = policy("p", egress=[clause([EMPIRE, ALLIANCE], to("http"))])
     assert may(galaxy.node(rules), TIE, 8080, direction="egress") == "allow"
     moved = replace(TIE, ports={("http", Protocol.TCP): 9090})
-    galaxy.pods = [DEATHSTAR, moved, XWING]
+    galaxy.pods = [moved if pod is TIE else pod for pod in SHIPS]
     found = galaxy.node(rules)
     assert [may(found, TIE, port, direction="egress") for port in (8080, 9090)] == ["deny", "allow"]
     galaxy.pods = [DEATHSTAR, moved]

@@ -208,6 +208,20 @@ def test_a_pod_with_new_labels_is_not_judged_by_the_rules_of_those_it_left() -> 
     }
 
 
+def test_a_pod_that_joins_others_brings_its_connections_with_it() -> None:
+    node = Node()
+    wingman = pod("wingman", "10.0.0.4", org="empire", craft="tiefighter")
+    rules = rule("r", {"org": "empire"}, http=[POST])
+    node.apply(DEATHSTAR, TIE, XWING, wingman, rules)
+    before = node.assigned()
+    node.apply(DEATHSTAR, TIE, XWING, pod("wingman", "10.0.0.4", org="alliance", craft="xwing"), rules)
+    assert node.assigned().policies == before.policies
+    (record,) = node.book.records
+    assert node.group("xwing") in record.sent
+    node.apply(DEATHSTAR, TIE, XWING, rule("r", {"org": "empire"}, http=[PUT]))
+    assert {slot.state for slot in node.assigned().slots} == {SlotState.RETIRED, SlotState.ACTIVE}
+
+
 def test_a_local_pod_with_new_labels_takes_the_slots_of_its_replicas_with_it() -> None:
     node = Node()
     replica = pod("deathstar-2", "10.0.0.4", org="empire", craft="deathstar")
