@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from policies.identity import RESTING_MAX, IdentitiesExhausted, IdentityAllocator
-from policies.labels import Label, canonical_key, identity_labels, is_identity_relevant, parse_label
+from policies.labels import Label, canonical_key, cidr_key, identity_labels, is_identity_relevant, parse_label
 from policies.selections import Selection, SelectorCache
 from policies.selectors import Operator, Requirement, Selector, label_map
 from policies.types import RESERVED_LABELS
@@ -185,3 +185,42 @@ def test_no_number_stands_for_two(history: list[tuple[bool, str]]) -> None:
             book.release(number)
         in_use = book.in_use()
         assert len(set(in_use.values())) == len(in_use)
+
+
+def test_who_came_and_went_between_two_looks_has_not_changed_anything() -> None:
+    cache = SelectorCache()
+    chosen = cache.acquire(Selector.of([Requirement("any:app", Operator.EXISTS)]))
+    cache.add(256, ("k8s:app=a",))
+    cache.add(257, ("k8s:app=b",))
+    cache.remove(256)
+    assert {selection: set(flips) for selection, flips in cache.drain().items()} == {chosen: {257}}
+    assert not cache.drain()
+
+
+@pytest.mark.parametrize(
+    ("requirement", "who"),
+    [
+        (Requirement("cidr:10.0.0.0/8", Operator.EXISTS), {"10.0.0.0/8", "10.1.0.0/16"}),
+        (Requirement("cidr:10.0.0.0/8", Operator.IN, ("",)), {"10.0.0.0/8", "10.1.0.0/16"}),
+        (Requirement("cidr:10.0.0.0/8", Operator.IN, ("x",)), set()),
+        (Requirement("cidr:10.1.0.0/16", Operator.DOES_NOT_EXIST), {"10.0.0.0/8", "fd00::/8"}),
+        (Requirement("cidr:0.0.0.0/0", Operator.EXISTS), {"10.0.0.0/8", "10.1.0.0/16"}),
+        (Requirement("cidr:0--0/0", Operator.EXISTS), {"fd00::/8"}),
+        (Requirement("cidr:nonsense", Operator.EXISTS), set()),
+        (Requirement("any:10.1.0.0/16", Operator.EXISTS), {"10.1.0.0/16"}),
+    ],
+)
+def test_keys_of_prefixes_hold_by_containment(requirement: Requirement, who: set[str]) -> None:
+    labels = {text: (cidr_key(text), f"reserved:world-ipv{6 if ':' in text else 4}") for text in PREFIXES}
+    before, after = SelectorCache({}), SelectorCache({})
+    kept = after.acquire(Selector.of([requirement]))
+    for number, text in enumerate(PREFIXES, start=1 << 24):
+        before.add(number, labels[text])
+        after.add(number, labels[text])
+    fresh = before.acquire(Selector.of([requirement]))
+    assert {PREFIXES[n - (1 << 24)] for n in fresh.members} == who
+    assert fresh.members == kept.members
+    assert {text for text in PREFIXES if Selector.of([requirement]).matches(label_map(labels[text]))} == who
+
+
+PREFIXES = ("10.0.0.0/8", "10.1.0.0/16", "fd00::/8")
