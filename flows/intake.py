@@ -25,6 +25,7 @@ from flows.build import Builder
 from flows.lookups import Lookups
 from flows.record import HttpNews, PacketRecord, PacketVerdict
 from flows.ring import Event, Ring
+from flows.tally import Tally
 
 
 class _Waiting(NamedTuple):
@@ -65,6 +66,7 @@ class Intake:
         self.malformed = 0
         self.complaint = ""
         self.reading = False
+        self.tally: Tally | None = None  # counts what arrives, whatever becomes of it
         self._view, self._version, self._slot_key = view, version, slot_key
         self._now_ns, self._new_uuid = now_ns, new_uuid
         self._builder = Builder(view(), version)
@@ -82,6 +84,8 @@ class Intake:
             self.malformed += 1
             self.complaint = "not a StreamAccessLogsMessage"
             return
+        if self.tally is not None:
+            self.tally.entries(self._view(), log.http_logs.log_entry, self._now_ns())
         if self.reading:
             self.build()
             self._build_http(self._now_ns(), self._current_builder(self._view()), log)
@@ -95,6 +99,8 @@ class Intake:
 
     def packets(self, records: Sequence[PacketRecord]) -> None:
         """Take events of the kernel."""
+        if self.tally is not None:
+            self.tally.packets(self._view(), records, self._now_ns())
         self._take(tuple(records), len(records), sum(record.verdict is PacketVerdict.DROPPED for record in records))
 
     def lost(self, count: int, source: flow_pb2.LostEventSource = flow_pb2.PERF_EVENT_RING_BUFFER) -> None:

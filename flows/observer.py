@@ -24,6 +24,7 @@ from flows.reader import Clock, Losses, Reader
 from flows.reading import Reading
 from flows.record import PacketRecord
 from flows.ring import CAPACITY, Event, Ring
+from flows.tally import Tally
 from flows.uuids import uuids
 
 SLICE = 256  # flows built or looked at before others get their turn
@@ -75,6 +76,10 @@ class Observer:
     def readers(self) -> int:
         """How many read now."""
         return self._readers
+
+    def count(self, tally: Tally) -> None:
+        """Have this count what arrives from now on, whether or not anybody reads."""
+        self._intake.tally = tally
 
     # Taking in. None of these raises or waits.
 
