@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # every command imports this module, few need those
     from flows.export.config import ExporterSpec
     from flows.export.otlp import OtlpSpec
+    from flows.redact import Redaction
     from flows.rpc.tls import TlsFiles
 
 DEFAULT_RUN_DIR = Path("/run/deflector")
@@ -107,6 +108,7 @@ class ObservabilityConfig:
     exporter: ExporterSpec | None = None
     exporters_file: Path | None = None
     otlp: OtlpSpec | None = None
+    redaction: Redaction | None = None  # None: what flows.redact hides by default
 
 
 @dataclass(frozen=True, slots=True)

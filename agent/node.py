@@ -43,6 +43,7 @@ from agent.searches import Searches
 from agent.status import agent_handler
 from agent.supervise import Tasks
 from agent.telemetry import Health, Telemetry
+from agent.usage_keeping import UsageKeeping
 from agent.views import NodeView, labels_by_identity
 from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, port_is_free
 from bpf.datapath import Datapath, DatapathError
@@ -115,15 +116,17 @@ class Node:
         self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
         self._searches = Searches(time.monotonic_ns)
         self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {}, self._searches)
-        self._observer = Observer(lambda: self._view, version=self._version, capacity=config.hubble_ring)
+        ring, redaction = config.hubble_ring, config.observability.redaction
+        self._observer = Observer(lambda: self._view, version=self._version, capacity=ring, redaction=redaction)
         self._chronicle = Chronicle(self._observer.agent_event, time.time_ns)
         self._events = KernelEvents(self._datapath, self._observer, lambda count: self._observability.lost(count))
         self._hubble = HubbleApi(config, self._observer)
         self._hubble_server: Server | None = None
         self._telemetry = Telemetry(self._health)
+        self._usage = UsageKeeping(self._observer, lambda: self._view)
         self._policy: PolicyLoop | None = None
-        about = (config.flow_node_name, self._version)
-        self._observability = Observability(config.observability, about, self._observer.flows, (self._telemetry,))
+        about, collectors = (config.flow_node_name, self._version), (self._telemetry, self._usage.collector)
+        self._observability = Observability(config.observability, about, self._observer.flows, collectors)
 
     async def run(self, stop: asyncio.Event) -> int:
         async with self._servers():
@@ -162,7 +165,7 @@ class Node:
         AccessLogService(self._observer.access_log).register(proxies)
         proxies.add_insecure_port(f"unix://{files.xds_socket}")
         agent = grpc.aio.server()
-        agent.add_generic_rpc_handlers((agent_handler(self._document, self._policy_document),))
+        agent.add_generic_rpc_handlers((agent_handler(self._document, self._policy_document, self._usage.document),))
         agent.add_insecure_port(f"unix://{files.agent_socket}")
         servers = (hubble, proxies, agent)
         try:
@@ -217,13 +220,8 @@ class Node:
             now=time.monotonic,
             ack_timeout=config.ack_timeout,
         )
-        self._policy = PolicyLoop(
-            regenerator,
-            self._compile,
-            self._on_enforced,
-            self._telemetry.propagated,
-            on_failed=self._chronicle.failed,
-        )
+        hear = (self._on_enforced, self._telemetry.propagated)
+        self._policy = PolicyLoop(regenerator, self._compile, *hear, on_failed=self._chronicle.failed)
         self._chronicle.started()
         quiet_ms = max(1, round(config.quiet * 1000))
         self._tasks.start("envoy", self._envoy.run())
@@ -231,6 +229,7 @@ class Node:
             "manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms, had_files=self._had_files))
         )
         self._tasks.start("policy", self._policy.run())
+        self._tasks.start("usage of rules", self._usage.run())
         self._tasks.start("kernel events", self._events.follow())
         self._tasks.start("links", self._follow_links(kernel, self._policy))
         self._observability.start(self._tasks)

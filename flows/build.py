@@ -16,6 +16,7 @@ from flow import flow_pb2
 from flows.exchange import request, response, shared
 from flows.lookups import EndpointRef, Lookups, PolicyRef, Reason
 from flows.record import HttpNews, HttpRecord, PacketKind, PacketRecord, PacketVerdict, SlotRef
+from flows.redact import Redaction, Redactor
 from flows.ring import Event
 from flows.summary import packet_summary
 from policies.types import Direction, Protocol
@@ -73,8 +74,9 @@ class Builder:
     `version` is ours, without a leading v.
     """
 
-    def __init__(self, view: Lookups, version: str) -> None:
+    def __init__(self, view: Lookups, version: str, redaction: Redaction | None = None) -> None:
         self.view = view
+        self._redactor = Redactor(redaction or Redaction())
         self._emitter = flow_pb2.Emitter(name="Deflector", version=version)
         # slot, client, server, port, reason -> the common parts of a request's flow and of its response's
         self._legs: dict[tuple[str, str, str, int, Reason | None], tuple[bytes, bytes]] = {}
@@ -86,14 +88,17 @@ class Builder:
         a request that shows now follows it by a nanosecond.
         """
         record, has_request, has_response = news
+        why = self.view.why_request(record)  # of the request as it was: a rule may speak of what is redacted
+        record = self._redactor.http(record)
         parts = shared(record)
-        why = self.view.why_request(record)
         is_denial = record.denied_by is not None
         said = self._denial(why) if is_denial else b""
         asked, answered = self._common(record, None if is_denial else why)
         made = []
         if has_request:
             own = request(record, parts, time_ns, new_uuid()) + said
+            if record.missing_headers or record.rejected_headers:
+                own += flow_pb2.Flow(policy_log=_header_faults(record)).SerializeToString()
             made.append(Event(time_ns, own, asked, is_denial=is_denial))
             time_ns += 1
         if has_response:
@@ -262,6 +267,12 @@ def _endpoint(known: EndpointRef) -> flow_pb2.Endpoint:
 def _policy_log(why: Reason) -> list[str]:
     """What the policies' authors want said, and then the reason."""
     return list(dict.fromkeys((*(text for policy in why.policies for text in policy.logs), *why.log)))
+
+
+def _header_faults(record: HttpRecord) -> list[str]:
+    """What policies' actions on headers have found."""
+    missing = [f"missing header {name}: {value}" for name, value in record.missing_headers]
+    return [*missing, *(f"rejected header {name}: {value}" for name, value in record.rejected_headers)]
 
 
 def _name(flow: flow_pb2.Flow, direction: Direction | None, policies: tuple[PolicyRef, ...], denied: bool) -> None:

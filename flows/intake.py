@@ -24,6 +24,7 @@ from flows.accesslog.pairing import Pairing
 from flows.build import Builder
 from flows.lookups import Lookups
 from flows.record import HttpNews, PacketRecord, PacketVerdict
+from flows.redact import Redaction
 from flows.ring import Event, Ring
 from flows.tally import Tally
 
@@ -60,6 +61,7 @@ class Intake:
         now_ns: Callable[[], int],
         new_uuid: Callable[[], bytes],
         slot_key: str = SLOT_KEY,
+        redaction: Redaction | None = None,
     ) -> None:
         self.ring = ring
         self.pairing = Pairing()
@@ -69,7 +71,8 @@ class Intake:
         self.tally: Tally | None = None  # counts what arrives, whatever becomes of it
         self._view, self._version, self._slot_key = view, version, slot_key
         self._now_ns, self._new_uuid = now_ns, new_uuid
-        self._builder = Builder(view(), version)
+        self._redaction = redaction or Redaction()
+        self._builder = Builder(view(), version, self._redaction)
         self._waiting: deque[_Waiting] = deque()
         self._flows_waiting = 0
         self._unread: deque[_Unread] = deque()
@@ -178,7 +181,7 @@ class Intake:
 
     def _current_builder(self, view: Lookups) -> Builder:
         if self._builder.view is not view:
-            self._builder = Builder(view, self._version)
+            self._builder = Builder(view, self._version, self._redaction)
         return self._builder
 
     def _build_http(self, came_ns: int, builder: Builder, log: seen_pb2.Log) -> None:

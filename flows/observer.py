@@ -23,6 +23,7 @@ from flows.lookups import Lookups
 from flows.reader import Clock, Losses, Reader
 from flows.reading import Reading
 from flows.record import PacketRecord
+from flows.redact import Redaction
 from flows.ring import CAPACITY, Event, Ring
 from flows.tally import Tally
 from flows.uuids import uuids
@@ -37,7 +38,8 @@ NAMESPACE_LIFETIME_NS = 3_600_000_000_000
 class Observer:
     """Takes what was seen, and serves it.
 
-    `view` gives the current view of who is where; `version` has no leading v; `capacity` is 2^k-1 events.
+    `view` gives the current view of who is where; `version` has no leading v; `capacity` is 2^k-1 events; `redaction`
+    says what flows do not show (None: what flows.redact hides by default).
     """
 
     def __init__(
@@ -47,13 +49,20 @@ class Observer:
         version: str,
         capacity: int = CAPACITY,
         slot_key: str = SLOT_KEY,
+        redaction: Redaction | None = None,
     ) -> None:
         self.ring = Ring(capacity)
         self.agent_ring = EventRing()
         self.version = version
         self._view = view
         self._intake = Intake(
-            self.ring, view, version=version, now_ns=time.time_ns, new_uuid=uuids().__next__, slot_key=slot_key
+            self.ring,
+            view,
+            version=version,
+            now_ns=time.time_ns,
+            new_uuid=uuids().__next__,
+            slot_key=slot_key,
+            redaction=redaction,
         )
         self._started = time.monotonic_ns()
         self._readers = 0

@@ -60,6 +60,9 @@ class HttpRecord(NamedTuple):
     latency_ns: int = 0  # request received -> first byte of the response sent
     response_headers: Headers = ()
     allowed_by: str = ""  # the rule, by the name that the proxy has for it; "": not known, or denied
+    # What header actions found wanting: a header and the value that it should have had; or had, and should not.
+    missing_headers: Headers = ()
+    rejected_headers: Headers = ()
 
 
 class HttpNews(NamedTuple):
@@ -71,6 +74,61 @@ class HttpNews(NamedTuple):
     record: HttpRecord
     has_request: bool
     has_response: bool
+
+
+class ParserVerdict(Enum):
+    """What a protocol parser of ours made of a message."""
+
+    FORWARDED = "forwarded"
+    DROPPED = "dropped"
+    ERROR = "error"
+
+
+class Leg(NamedTuple):
+    """One connection as a parser of ours sees it: client and server by address (canonical text) and port, the transport
+    (Protocol.TCP or Protocol.UDP), and the slot whose rules were asked."""
+
+    slot: SlotRef
+    client_ip: str
+    client_port: int
+    server_ip: str
+    server_port: int
+    transport: Protocol = Protocol.TCP
+
+
+class DnsAnswer(NamedTuple):
+    """What an answer tells. `ttl` is the lowest of its records, in seconds; 4294967295 if it has none."""
+
+    rcode: int = 0
+    addresses: tuple[str, ...] = ()
+    cnames: tuple[str, ...] = ()  # with the trailing dot, in order
+    ttl: int = 4294967295
+    types: tuple[str, ...] = ()  # of its records, as they come: CNAME, A
+
+
+class DnsRecord(NamedTuple):
+    """One DNS message: a query, or if `answer` is there, the response to it. A denied query is told once, as DROPPED;
+    the REFUSED that answers it and what timed out are not told at all."""
+
+    leg: Leg
+    query: str  # lower case, with the trailing dot
+    types: tuple[str, ...]  # A, AAAA, PTR ...; "Unknown" for those without a name
+    answer: DnsAnswer | None = None
+    verdict: ParserVerdict = ParserVerdict.FORWARDED
+    source: str = "proxy"  # who observed it
+
+
+class KafkaRecord(NamedTuple):
+    """One Kafka request, or the response to one. It becomes a flow for each of its topics, or one without a topic."""
+
+    leg: Leg
+    api_key: str  # produce, fetch ...; "" of what could not be parsed, and of responses
+    api_version: int = 0
+    correlation_id: int = 0
+    topics: tuple[str, ...] = ()
+    is_response: bool = False
+    error_code: int = 0  # told of responses only
+    verdict: ParserVerdict = ParserVerdict.FORWARDED
 
 
 class PacketKind(Enum):

@@ -18,10 +18,14 @@ from agent.config import DEFAULT_HUBBLE_ADDRESS, ObservabilityConfig
 if TYPE_CHECKING:
     from flows.export.config import ExporterSpec
     from flows.export.otlp import OtlpSpec
+    from flows.redact import Redaction
     from flows.rpc.tls import TlsFiles
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-api, metrics, export = (under(heading) for heading in ("Hubble API", "Metrics", "Flows to files and collectors"))
+HEADINGS = ("Hubble API", "What flows do not show", "Metrics", "Flows to files and collectors")
+api, redact, metrics, export = map(under, HEADINGS)
+# As Cilium's switches are written: --name, --name=false.
+SWITCH: Mapping[str, Any] = {"type": bool, "is_flag": False, "flag_value": True, "show_default": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,17 @@ OPTIONS = (
         help="Let in only clients with a certificate of these authorities; separated by commas, or given repeatedly.",
     ),
     api("--hubble-disable-tls", is_flag=True, help="No TLS, also where others than this machine may connect."),
+    redact("--hubble-redact-enabled", is_flag=True, help="Show no header's value but of those allowed below."),
+    redact("--hubble-redact-http-urlquery", default=True, **SWITCH, help="Show URLs without query and fragment."),
+    redact("--hubble-redact-http-userinfo", default=True, **SWITCH, help="Show URLs without user and password."),
+    redact(
+        "--hubble-redact-http-headers-allow",
+        multiple=True,
+        metavar="NAMES",
+        help="Show these headers, also where they carry credentials; separated by commas, or given repeatedly.",
+    ),
+    redact("--hubble-redact-http-headers-deny", multiple=True, metavar="NAMES", help="Do not show these headers."),
+    redact("--hubble-redact-kafka-apikey", default=False, **SWITCH, help="Do not show what Kafka is asked to do."),
     metrics("--hubble-metrics-server", default="", metavar="ADDRESS", help="Serve /metrics here, e.g. :9965.  [off]"),
     metrics(
         "--hubble-metrics",
@@ -135,8 +150,22 @@ def _read(given: Mapping[str, Any]) -> HubbleOptions:
         exporter=_exporter(given),
         exporters_file=given["hubble_flowlogs_config_path"],
         otlp=_otlp(given),
+        redaction=_redaction(given),
     )
     return HubbleOptions(address, ring, tls, observability)
+
+
+def _redaction(given: Mapping[str, Any]) -> Redaction:
+    from flows.redact import Redaction, header_names
+
+    return Redaction(
+        everything=given["hubble_redact_enabled"],
+        url_query=given["hubble_redact_http_urlquery"],
+        user_info=given["hubble_redact_http_userinfo"],
+        allow=header_names(given["hubble_redact_http_headers_allow"]),
+        deny=header_names(given["hubble_redact_http_headers_deny"]),
+        kafka_api_key=given["hubble_redact_kafka_apikey"],
+    )
 
 
 def _tls(given: Mapping[str, Any]) -> TlsFiles | None:

@@ -32,6 +32,7 @@ DOWNSTREAM_END = 6
 RBAC = "envoy.filters.http.rbac"  # the name of the filter's dynamic metadata; what it holds says that it has judged
 RBAC_RESULT = "enforced_engine_result"
 RBAC_POLICY = "enforced_effective_policy_id"
+MISSING_HEADERS, REJECTED_HEADERS = "deflector.headers.missing", "deflector.headers.rejected"  # as xds.denial has them
 ALLOWED = "allowed"
 
 # envoy.config.core.v3.RequestMethod; a method that is not listed arrives as 0, and by name only as header ":method".
@@ -122,7 +123,13 @@ def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     seen = _request_headers(request, headers)
     trace = _trace_id(headers["traceparent"]) if "traceparent" in headers else ""
     if stage == DOWNSTREAM_PERIODIC:
-        return HttpRecord(exchange, slot, False, url, protocol, seen, trace, allowed_by=allowed_by)
+        missing, rejected = header_faults(common.metadata)
+        return HttpRecord(
+            *(exchange, slot, False, url, protocol, seen, trace),
+            allowed_by=allowed_by,
+            missing_headers=missing,
+            rejected_headers=rejected,
+        )
     response = entry.response
     status = response.response_code
     code = CODES[status] if status in CODES else _odd_code(status)
@@ -134,7 +141,10 @@ def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     if not 0 <= latency < LATENCY_MAX:
         raise DecodeError(f"common_properties.time_to_first_downstream_tx_byte: {wait.seconds} s is no latency")
     answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
-    return HttpRecord(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered, allowed_by)
+    return HttpRecord(
+        *(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered, allowed_by),
+        *header_faults(common.metadata),
+    )
 
 
 @remembered
@@ -146,6 +156,27 @@ def judged(raw: bytes) -> tuple[str, str]:
         return "", ""
     result, rule = (told.fields[key].string_value if key in told.fields else "" for key in (RBAC_RESULT, RBAC_POLICY))
     return result, rule
+
+
+NO_FAULTS: tuple[Headers, Headers] = ((), ())
+_FAULTS = b"deflector.headers."
+
+
+def header_faults(raw: bytes) -> tuple[Headers, Headers]:
+    """The headers that were missing, and those that were rejected: what actions of policies have found."""
+    return _header_faults(raw) if _FAULTS in raw else NO_FAULTS
+
+
+@remembered
+def _header_faults(raw: bytes) -> tuple[Headers, Headers]:
+    told = Metadata.FromString(raw).filter_metadata
+    missing, rejected = (
+        tuple(sorted((canonical(name), value.string_value) for name, value in told[key].fields.items()))
+        if key in told
+        else ()
+        for key in (MISSING_HEADERS, REJECTED_HEADERS)
+    )
+    return missing, rejected
 
 
 def is_denied(entry: seen_pb2.Entry) -> bool:
