@@ -7,7 +7,7 @@ A request is known from the log only: its headers were not seen, but those that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -72,6 +72,7 @@ class RequestReasons:
         self._searches = searches
         self._leaves: dict[tuple[str, str], Traced | None] = {}  # None: it depends on the path
         self._single: dict[Asked, Traced] = {}
+        self._alike: dict[tuple[object, ...], Traced] = {}  # what many requests have in common
 
     def of(self, asked: Asked) -> Traced:
         """Why this became of it."""
@@ -83,7 +84,9 @@ class RequestReasons:
         if known is None:
             if len(self._single) >= KEPT:
                 self._single.clear()
-            known = self._single[asked] = self._allowed(asked) if asked.denied is None else self._denied(asked)
+            known = self._allowed(asked) if asked.denied is None else self._denied(asked)
+            if known.is_traced:  # what was not searched for now may be next time
+                self._single[asked] = known
         return known
 
     def leaf(self, slot: str, name: str) -> Traced | None:
@@ -94,6 +97,14 @@ class RequestReasons:
                 self._leaves.clear()
             self._leaves[key] = self._of_leaf(self._slots.get(slot), name)
         return self._leaves[key]
+
+    def unsearched(self, slot: str, denied: bool) -> Traced:
+        """Of requests that are counted by the slot: any of its rules may be the one."""
+        if denied:
+            return Traced((), (reasons.NOT_SEARCHED,), Outcome.NEAR_MISS, is_traced=False)
+        found = self._slots.get(slot)
+        rules = found.rule_set.origins if found is not None else ()
+        return Traced((), (), Outcome.ALLOWED, rules, is_traced=False)
 
     def _of_leaf(self, slot: Slot | None, name: str) -> Traced | None:
         if not name:
@@ -133,14 +144,30 @@ class RequestReasons:
         """By one of the regular expressions of a leaf."""
         slot = self._slots[asked.slot]
         found = self._searches.index(slot.rule_set).matching(asked.request)
-        matching = found.what if found is not None else slot.rule_set.http
-        if matching and (found is not None) and (len(matching) == 1 or not matching[0].headers):
-            return self._by(matching[:1])
+        if found is None:
+            return self._shared((slot.name, "any of its rules"), lambda: self._one_of(slot.rule_set.http))
+        matching = found.what
         if not matching:
             return Traced(log=(reasons.OUTDATED,), outcome=Outcome.ALLOWED, is_traced=False)
-        policies = self._refs.of(origin for rule in matching for origin in rule.origins)
+        if len(matching) == 1 or not matching[0].headers:
+            return self._shared(matching[:1], lambda: self._by(matching[:1]))
+        return self._shared(matching, lambda: self._one_of(matching))
+
+    def _one_of(self, matching: tuple[HttpRule, ...]) -> Traced:
+        origins = tuple(dict.fromkeys(origin for rule in matching for origin in rule.origins))
+        policies = self._refs.of(origins)
         sure = policies if len(policies) == 1 else ()
-        return Traced(sure, (reasons.one_of(matching),), Outcome.ALLOWED, is_traced=False)
+        return Traced(sure, (reasons.one_of(matching),), Outcome.ALLOWED, origins, is_traced=False)
+
+    def _shared(self, key: Sequence[object], make: Callable[[], Traced]) -> Traced:
+        """The same object each time: what is made of a reason is remembered by it. Rules are told apart by identity."""
+        ids = tuple(part if isinstance(part, str) else id(part) for part in key)
+        known = self._alike.get(ids)
+        if known is None:
+            if len(self._alike) >= KEPT:
+                self._alike.clear()
+            known = self._alike[ids] = make()
+        return known
 
     def _denied(self, asked: Asked) -> Traced:
         assert asked.denied is not None
@@ -165,7 +192,8 @@ class RequestReasons:
             return Traced(log=(reasons.OUTDATED,) if slot is None or rules.allows_all else said)
         found = self._searches.index(rules).nearest(asked.request)
         if found is None:
-            return Traced((), (*said, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
+            unsearched = Traced((), (*said, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
+            return self._shared((slot.name,), lambda: unsearched)
         if found.what is None:
             return Traced(log=(reasons.OUTDATED, *said[1:]))
         return Traced((), (*said, reasons.nearest(found.what)), Outcome.NEAR_MISS, found.what.origins)

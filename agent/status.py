@@ -2,13 +2,13 @@
 
 The service is `deflector.Agent/Status`, nothing -> the JSON text, so that it needs no schema of its own. Asking is what
 scripts do in a loop: neither protobuf nor rich is imported for it. `Policy` takes NAMESPACE/POD and gives what is in
-force there (agent.policy_document).
+force there (agent.policy_document), `Usage` says which rules are used (agent.usage_document).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 SERVICE = "deflector.Agent"
 METHOD = f"/{SERVICE}/Status"
 POLICY_METHOD = f"/{SERVICE}/Policy"
+USAGE_METHOD = f"/{SERVICE}/Usage"
 TIMEOUT = 5.0  # seconds that a client waits for the answer
+ANSWER_MAX = 64 << 20  # bytes: a hundred thousand rules
 
 
 def agent_handler(
-    document: Callable[[], Mapping[str, Any]], policy: Callable[[str, str], Mapping[str, Any] | None]
+    document: Callable[[], Mapping[str, Any]],
+    policy: Callable[[str, str], Mapping[str, Any] | None],
+    usage: Callable[[], Awaitable[Mapping[str, Any]]],
 ) -> grpc.GenericRpcHandler:
-    """The gRPC handler that answers with the documents of the moment; `policy` has one for each pod of this node."""
+    """The gRPC handler that answers with the documents of the moment; `policy` has one for each pod of this node,
+    `usage` is about its rules."""
 
     async def status(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
         return json.dumps(document()).encode()
@@ -42,8 +47,12 @@ def agent_handler(
             await context.abort(grpc.StatusCode.NOT_FOUND, f"pod {pod} is not on this node")
         return json.dumps(found).encode()
 
+    async def usage_of(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+        return json.dumps(await usage()).encode()
+
     unary = grpc.unary_unary_rpc_method_handler  # bytes in, bytes out
-    return grpc.method_handlers_generic_handler(SERVICE, {"Status": unary(status), "Policy": unary(policy_of)})
+    answers = {"Status": unary(status), "Policy": unary(policy_of), "Usage": unary(usage_of)}
+    return grpc.method_handlers_generic_handler(SERVICE, answers)
 
 
 def fetch_status(socket: Path) -> dict[str, Any]:
@@ -56,10 +65,15 @@ def fetch_policy(socket: Path, namespace: str, name: str) -> dict[str, Any]:
     return _ask(socket, POLICY_METHOD, f"{namespace}/{name}".encode())
 
 
+def fetch_usage(socket: Path) -> dict[str, Any]:
+    """How often the rules of the agent behind this socket were used. Raises EnvironmentProblem if none answers."""
+    return _ask(socket, USAGE_METHOD, b"")
+
+
 def _ask(socket: Path, method: str, request: bytes) -> dict[str, Any]:
     if not socket.exists():
         raise EnvironmentProblem(f"no agent at {socket}: start one with 'deflector run', or give its --run-dir")
-    with grpc.insecure_channel(f"unix://{socket}") as channel:
+    with grpc.insecure_channel(f"unix://{socket}", (("grpc.max_receive_message_length", ANSWER_MAX),)) as channel:
         try:
             answer = channel.unary_unary(method)(request, timeout=TIMEOUT)
         except grpc.RpcError as error:

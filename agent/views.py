@@ -12,8 +12,9 @@ from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
 from flows.record import HttpRecord, PacketRecord
 from policies.identity import IdentityAllocator
 from policies.ir import NodePolicy
-from policies.objects import Pod
+from policies.objects import ObjectKey, Pod
 from policies.prefixes import PrefixMap, parse_prefix
+from policies.rules import Policy
 from policies.types import (
     IDENTITY_ANY,
     IDENTITY_HOST,
@@ -42,6 +43,8 @@ class NodeView:
     ) -> None:
         self._node_name = node_name
         self._labels = labels
+        self.policies: Mapping[ObjectKey, Policy] = world.policies
+        self.groups = tuple(policy.labels for policy in node.policies)
         searches = searches or Searches(lambda: 0)
         refs = PolicyRefs(node.revision, {log.origin: log.value for log in node.logs})
         self._requests = RequestReasons(node, refs, searches)
@@ -105,6 +108,10 @@ class NodeView:
     def why_asked(self, asked: Asked) -> Traced:
         """The same of a request that is known in short."""
         return self._requests.of(asked)
+
+    def why_unsearched(self, slot: str, denied: bool) -> Traced:
+        """The same of requests that nobody knows one by one."""
+        return self._requests.unsearched(slot, denied)
 
     def why_packet(self, record: PacketRecord) -> Traced:
         """Which clauses gave this policy verdict; of a default deny, what came nearest."""

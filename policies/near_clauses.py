@@ -163,6 +163,12 @@ def _lacks_label(requirement: Requirement, labels: Mapping[str, str]) -> Differe
     return Difference(f"label {key}", wanted, labels.get(requirement.key))
 
 
+def clause_in_words(clause: Clause) -> str:
+    """80/TCP with app=web or entity world."""
+    peers = " or ".join(map(peer_in_words, clause.peers)) if clause.peers is not None else "anybody"
+    return f"{_ports_in_words(clause)} with {peers}"
+
+
 def peer_in_words(peer: Peer) -> str:
     """A peer as its author would call it."""
     match peer:

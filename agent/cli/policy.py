@@ -17,6 +17,7 @@ class PolicyGroup(LazyGroup):
         "explain": ("agent.cli.policy_explain", "explain", "Say who may talk to whom, and which rule says so."),
         "lint": ("agent.cli.policy_lint", "lint", "Find rules that are shadowed, void, or about nobody."),
         "show": ("agent.cli.policy_show", "show", "Show what is in force on a pod."),
+        "usage": ("agent.cli.policy_usage", "usage", "Show which rules are used, and which nothing has used."),
         "validate": ("agent.cli.policy_validate", "validate", "Check manifests, as a node or as Cilium would."),
     }
 

@@ -127,7 +127,10 @@ async def test_a_running_node_answers_the_same(folder: Path, tmp_path_factory: p
     def of_pod(namespace: str, name: str) -> dict[str, object] | None:
         return policy_document(scene.node, scene.labels, namespace, name)
 
-    server.add_generic_rpc_handlers((agent_handler(dict, of_pod),))
+    async def usage() -> dict[str, object]:
+        return {}
+
+    server.add_generic_rpc_handlers((agent_handler(dict, of_pod, usage),))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     try:
