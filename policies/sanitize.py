@@ -28,6 +28,7 @@ _PORT_NAME: Final = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*",
 _OCTAL: Final = re.compile(r"0(?:_?[0-7])+")
 _GO_NUMBER: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F_]{1,64}|0[bBoO][0-7_]{1,64}")
 _GO_DEPTH: Final = 1000
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")  # in no method, path or host that gets through Envoy
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 token
 _HEADER_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]+")  # RFC 9110 field-value, any encoding
 # Patterns of this form are good, as RE2 would say of each (a property test holds them against it): most need no engine.
@@ -83,6 +84,10 @@ def regex_fault(pattern: str) -> Fault | None:
         return Fault(text, "too large" not in text)
     if compiled.programsize > REGEX_PROGRAM_MAX:
         return Fault(f"compiles to {compiled.programsize} instructions, the most is {REGEX_PROGRAM_MAX}", False)
+    if pattern.endswith("\n"):
+        return Fault("ends with a newline, as what stands behind | or > in YAML does: no request matches it", False)
+    if _CONTROL.search(pattern):
+        return Fault("contains control characters, which no request can have", False)
     return None
 
 

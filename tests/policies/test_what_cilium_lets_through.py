@@ -39,6 +39,8 @@ def only_entry(raw: dict[str, Any]) -> ToPorts:
 TRAPS: dict[str, tuple[dict[str, Any], str, Reason]] = {
     "5 HTTP rules without ports": (ports("rules: {http: [{}]}"), f"{IN}.toPorts[0].ports", Reason.MISSING),
     "6 a host that is no regex": (http("host: '*.example.org'"), f"{AT_HTTP}.host", Reason.BAD_REGEX),
+    "a path from a block of YAML": (http('path: "/public\\n"'), f"{AT_HTTP}.path", Reason.BAD_REGEX),
+    "a method with a tab": (http('method: "GET\\t"'), f"{AT_HTTP}.method", Reason.BAD_REGEX),
     "7 a header that keeps its colon": (http("headers: ['X-Key:']"), f"{AT_HTTP}.headers[0]", Reason.BAD_HEADER),
     "7 a header without the blank": (http("headers: ['X-Key:true']"), f"{AT_HTTP}.headers[0]", Reason.BAD_HEADER),
     "7 a pseudo header": (http("headers: [':path /x']"), f"{AT_HTTP}.headers[0]", Reason.BAD_HEADER),
