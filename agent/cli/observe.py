@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from agent.cli.options import run_dir_option
-from agent.config import RunDir
+from agent.cli.headings import HeadedCommand
+from agent.cli.server_options import server_options
 from agent.errors import EnvironmentProblem
+from flows.channels import Dial
 from flows.client import ClientError, print_flows
 from flows.gotime import TimeError
 from flows.printer import Printer, PrinterError, Style
@@ -61,7 +62,7 @@ HELP = {
 NOT = "not_"
 
 
-class OrderedFilters(click.Command):
+class OrderedFilters(HeadedCommand):
     """Keeps the filters in the order in which they were typed, because `--not` turns the one after it around."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -108,8 +109,7 @@ def _help(name: str) -> str:
     cls=OrderedFilters,
     epilog="Example: deflector observe -f --pod deathstar --verdict DROPPED --not --protocol udp",
 )
-@run_dir_option
-@click.option("--server", metavar="TARGET", help="unix:///PATH or HOST:PORT instead of the socket in --run-dir.")
+@server_options
 @click.option("-f", "--follow", is_flag=True, help="Go on with new flows as they are seen.")
 @click.option("--last", type=click.IntRange(min=1), help="The last N flows that match.  [default: 20]")
 @click.option("--first", type=click.IntRange(min=1), help="The first N flows that match.")
@@ -128,8 +128,8 @@ def _help(name: str) -> str:
 @click.pass_context
 def observe(
     ctx: click.Context,
+    dial: Dial,
     run_dir: Path,
-    server: str | None,
     follow: bool,
     last: int | None,
     first: int | None,
@@ -149,7 +149,6 @@ def observe(
     Values of one filter are alternatives, different filters must all match. Filters about both ends (--pod) match
     either end.
     """
-    target = server or f"unix://{RunDir(run_dir.absolute()).hubble_socket}"
     wanted = Options(ctx.obj, follow, last or 0, first or 0, everything, since, until)
     style = Style(
         output=output,
@@ -166,7 +165,7 @@ def observe(
     except (OptionError, TimeError, PrinterError) as error:
         raise click.UsageError(str(error), ctx) from None
     try:
-        asyncio.run(print_flows(target, request, printer, _write, _warn))
+        asyncio.run(print_flows(dial, request, printer, _write, _warn))
     except ClientError as error:
         raise EnvironmentProblem(str(error)) from None
     except KeyboardInterrupt:

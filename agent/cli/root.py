@@ -15,10 +15,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bpf": ("agent.cli.bpf", "bpf", "Compile and pin the kernel programs."),
     "conformance": ("agent.cli.conformance", "conformance", "Run the black-box suites on this machine."),
     "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
+    "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
     "policy": ("agent.cli.policy", "policy", "Explain, show and lint policies."),
+    "relay": ("agent.cli.relay", "relay", "Merge the flows of many nodes into one Hubble API."),
     "run": ("agent.cli.run", "run", "Run a standalone node from a folder of manifests."),
     "status": ("agent.cli.status", "status", "Show what the node enforces, or check what the machine offers."),
+    "watch": ("agent.cli.list", "watch", "Watch the nodes that a Hubble API tells of."),
 }
 
 

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from agent.cli.options import bpffs_option, run_dir_option
+from agent.cli.headings import HeadedCommand
+from agent.cli.options import bpffs_option
+from agent.cli.server_options import server_options
+from agent.errors import EnvironmentProblem
 from agent.interrupt import quietly
 
+if TYPE_CHECKING:
+    from flows.channels import Dial
 
-@click.command(epilog="Example: deflector status --check   (before the first run: is this machine ready?)")
-@run_dir_option
+
+@click.command(
+    cls=HeadedCommand,
+    epilog="Example: deflector status --check   (before the first run: is this machine ready?)",
+)
+@server_options
 @bpffs_option
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json", "compact", "dict", "table"]),
+    default="text",
+    show_default=True,
+    help="The last three with --server only, as hubble has them.",
+)
 @click.option("--check", is_flag=True, help="Check kernel features and tools instead; needs no running node.")
-def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
-    """Show the node's health, endpoints, slots and problems. Exit code 1 if it is not ready."""
+@click.pass_context
+def status(ctx: click.Context, dial: Dial, run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
+    """Show the node's health, endpoints, slots and problems. Exit code 1 if it is not ready.
+
+    With --server: whether that Hubble API is healthy, and how many flows it holds, as `hubble status` tells it.
+    """
+    if ctx.get_parameter_source("server") is not ParameterSource.DEFAULT:
+        sys.exit(_ask(dial, "compact" if output == "text" else output))
+    if output not in ("text", "json"):
+        raise click.UsageError(f"-o {output} is for --server", ctx)
     if check:
         sys.exit(_check(run_dir, bpffs, output))
     with quietly():
@@ -31,6 +58,22 @@ def status(run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
     else:
         print_status(document, status_console())
     sys.exit(0 if document["ready"] else 1)
+
+
+def _ask(dial: Dial, output: str) -> int:
+    with quietly():
+        from flows.client import ClientError, ask_status
+        from flows.status import status_text, unhealthy_text
+
+    try:
+        answer = asyncio.run(ask_status(dial))
+    except ClientError as error:
+        raise EnvironmentProblem(str(error)) from None
+    if answer.status is None:
+        click.echo(unhealthy_text(str(dial), answer.state), nl=False)
+        return 1
+    click.echo(status_text(str(dial), answer.status, output), nl=False)
+    return 0
 
 
 def _check(run_dir: Path, bpffs: Path, output: str) -> int:

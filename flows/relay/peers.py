@@ -6,21 +6,18 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
 import grpc.aio
 from peer import peer_pb2, peer_pb2_grpc
 
-from flows.rpc.tls import fingerprint
+from flows.channels import MESSAGE_MAX, UNIX, ClientTls
 
 PORT: Final = 4244  # of a node whose address says none
-MESSAGE_MAX: Final = 16 << 20  # bytes
 RECONNECT_MS: Final = 5000  # between two attempts to reach a node at most; gRPC's own two minutes are long to be blind
 RETRY_FIRST, RETRY_MAX = 1.0, 30.0  # seconds between attempts to reach the peer service; 30 is Hubble's
 SETTLE: Final = 2.0  # seconds after which a new stream of notifications has named every node
-UNIX: Final = "unix:"
 
 
 class RelayError(Exception):
@@ -34,25 +31,6 @@ class Peer:
     name: str
     address: str
     server_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTls:
-    """Files that the relay trusts nodes by, and shows to those that ask; read anew for each connection."""
-
-    cas: tuple[Path, ...]
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Raises OSError."""
-        trusted = b"\n".join(path.read_bytes() for path in self.cas)
-        key, certificate = (path.read_bytes() if path is not None else None for path in (self.key, self.certificate))
-        return grpc.ssl_channel_credentials(trusted, key, certificate)
-
-    def fingerprint(self) -> object:
-        """What changes when the files do."""
-        return fingerprint((*self.cas, *(path for path in (self.certificate, self.key) if path is not None)))
 
 
 def channel(address: str, server_name: str, tls: ClientTls | None) -> grpc.aio.Channel:

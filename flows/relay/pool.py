@@ -10,7 +10,8 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from flows.relay.peers import ClientTls, Peer, RelayError, channel
+from flows.channels import ClientTls
+from flows.relay.peers import Peer, RelayError, channel
 
 READY_WAIT: Final = 1.0  # seconds that a node has to be connected when somebody asks
 

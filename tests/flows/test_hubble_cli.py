@@ -88,7 +88,7 @@ async def test_observe_and_status_against_our_server(tmp_path: Path) -> None:
         assert (code, err) == (0, "")
         assert out.startswith(f"Healthcheck (via {target}): Ok\nCurrent/Max Flows: 5/4,095 (0.12%)\nFlows/s: ")
         code, out, err = await hubble("observe", "--server", target, "--protocol", "gopher")
-        assert (code, out, err) == (1, "", "invalid protocol filter: unknown protocol: 'gopher'\n")
+        assert (code, out, err) == (1, "", 'invalid protocol filter: unknown protocol: "gopher"\n')
         code, out, _ = await hubble("list", "nodes", "--server", target)
         assert (code, out.splitlines()[1].split()[:2]) == (0, ["n1", "Connected"])
         code, out, _ = await hubble("list", "namespaces", "--server", target)
