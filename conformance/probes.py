@@ -18,7 +18,7 @@ from conformance.scenario import GRPC, WEBSOCKET, Probe, Request
 from conformance.wire import Way
 
 PATIENCE = 5.0  # seconds for an answer that should come
-DROP_PATIENCE = 0.6  # seconds for one that should not: one SYN, and no more by the time
+DROP_PATIENCE = 0.4  # seconds for one that should not: one SYN, and no more by the time
 FIRST_PORT, LAST_PORT = 20000, 32767
 
 # curl's exit codes (its man page), where they are not "failed"
