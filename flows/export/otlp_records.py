@@ -12,6 +12,7 @@ from typing import Final
 
 from flow import flow_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
+from google.protobuf.wrappers_pb2 import Int64Value
 from observer import observer_pb2
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.common.v1 import common_pb2
@@ -22,7 +23,7 @@ from flows.jsonpb import to_json
 SCOPE: Final = "deflector.flows"
 SERVICE: Final = "deflector"
 _OBSERVED: Final = struct.pack("<B", 11 << 3 | 1)  # observed_time_unix_nano, fixed64
-_PARTIAL_SUCCESS, _REJECTED = 1, 1  # in ExportLogsServiceResponse, and in ExportLogsPartialSuccess
+_PARTIAL_SUCCESS: Final = 1  # in ExportLogsServiceResponse
 
 INFO, WARN, ERROR, DEBUG = 9, 13, 17, 5  # SeverityNumber
 _TEXTS: Final = {INFO: "INFO", WARN: "WARN", ERROR: "ERROR", DEBUG: "DEBUG"}
@@ -59,9 +60,7 @@ def rejected(response: logs_service_pb2.ExportLogsServiceResponse) -> int:
     """How many records the collector did not take."""
     for answer in UnknownFieldSet(response):  # type: ignore[attr-defined]
         if answer.field_number == _PARTIAL_SUCCESS:
-            for part in answer.data:
-                if part.field_number == _REJECTED:
-                    return int(part.data)
+            return int(Int64Value.FromString(answer.data).value)  # rejected_log_records has the number of its value
     return 0
 
 

@@ -21,6 +21,9 @@ COMMANDS = (
     ("policy", "explain"),
     ("policy", "lint"),
     ("policy", "show"),
+    ("relay",),
+    ("list", "nodes"),
+    ("watch", "peers"),
 )
 NOBODY = 65534
 

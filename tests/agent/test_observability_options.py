@@ -1,0 +1,87 @@
+"""Options about flows and metrics that cannot be meant are one line, before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from agent.cli.observability_options import HubbleOptions, hubble_options
+
+TLS = ("--hubble-tls-cert-file", "a.crt", "--hubble-tls-key-file", "a.key")
+FILE = ("--hubble-export-file-path", "/tmp/events.log")
+
+
+def read(*words: str) -> HubbleOptions:
+    """What a command with these options is given."""
+    found: list[HubbleOptions] = []
+
+    @click.command()
+    @hubble_options
+    def command(hubble: HubbleOptions) -> None:
+        found.append(hubble)
+
+    command.main(list(words), standalone_mode=False)
+    return found[0]
+
+
+def test_nothing_is_served_or_written_unasked() -> None:
+    hubble = read()
+    assert (hubble.address, hubble.ring, hubble.tls) == ("127.0.0.1:4245", 4095, None)
+    assert not hubble.observability.metrics_address
+    assert hubble.observability.exporter is None
+    assert hubble.observability.otlp is None
+
+
+def test_lists_are_separated_by_spaces_or_given_repeatedly() -> None:
+    page = ("--hubble-metrics-server", ":9965")
+    hubble = read(*page, "--hubble-metrics", "drop flow", "--hubble-metrics", "dns:query")
+    assert hubble.observability.metrics == "drop flow dns:query"
+    mask = ("--hubble-export-fieldmask", "time,verdict", "--hubble-export-fieldmask", "node_name")
+    exporter = read(*FILE, *mask, "--hubble-export-denylist", '{"uuid":["1"]} {"uuid":["2"]}').observability.exporter
+    assert exporter is not None
+    assert exporter.mask == {"time", "verdict", "node_name"}
+    assert len(exporter.exclude) == 2
+    hubble = read(*TLS, "--hubble-tls-client-ca-files", "b.crt,c.crt", "--hubble-listen-address", "0.0.0.0:4244")
+    assert hubble.tls is not None
+    assert hubble.tls.client_cas == (Path("b.crt"), Path("c.crt"))
+    assert read("--hubble-address", ":4244", "--hubble-disable-tls", *TLS).tls is None
+
+
+def test_the_collector_has_the_filters_of_the_file() -> None:
+    words = ("--hubble-export-otlp-endpoint", "localhost:4317", "--hubble-export-allowlist", '{"verdict":["DROPPED"]}')
+    otlp = read(*words, "--hubble-export-otlp-insecure").observability.otlp
+    assert otlp is not None
+    assert otlp.insecure
+    assert [one.verdict for one in otlp.wanted().whitelist] == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--hubble-address", "0.0.0.0:4244"), "is reached by others: give --hubble-tls-cert-file"),
+        (("--hubble-address", ":4244"), "is reached by others"),
+        (TLS[:2], "go together"),
+        (("--hubble-tls-client-ca-files", "x"), "needs --hubble-tls-cert-file"),
+        (("--hubble-event-buffer-capacity", "4096"), "is not 2\\^k-1"),
+        (("--hubble-metrics", "drop"), "not where to serve them: --hubble-metrics-server :9965"),
+        ((*FILE, "--hubble-export-allowlist", "{"), "allowlist: must be JSON filters"),
+        ((*FILE, "--hubble-export-fieldmask", "no.such"), "invalid fieldmask"),
+        (("--hubble-export-fieldmask", "time"), "needs --hubble-export-file-path"),
+        (("--hubble-export-otlp-insecure",), "needs --hubble-export-otlp-endpoint"),
+        (("--hubble-export-otlp-endpoint", "collector"), "is no HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(words: tuple[str, ...], complaint: str) -> None:
+    with pytest.raises(click.UsageError, match=complaint):
+        read(*words)
+
+
+def test_the_help_has_headings() -> None:
+    from agent.cli.run import run
+
+    lines = CliRunner().invoke(run, ["--help"]).output.splitlines()
+    assert next(line for line in lines if line.endswith(":") and not line.startswith(" ")) == "Options:"
+    assert {"Hubble API:", "Metrics:", "Flows to files and collectors:"} <= set(lines)
