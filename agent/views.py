@@ -42,6 +42,8 @@ class NodeView:
         searches: Searches | None = None,
     ) -> None:
         self._node_name = node_name
+        own = world.nodes.get(node_name.rpartition("/")[2])
+        self._node_labels = tuple(sorted(f"{key}={value}" for key, value in own.labels.items())) if own else ()
         self._labels = labels
         self.policies: Mapping[ObjectKey, Policy] = world.policies
         self.groups = tuple(policy.labels for policy in node.policies)
@@ -72,6 +74,14 @@ class NodeView:
     @property
     def node_name(self) -> str:
         return self._node_name
+
+    @property
+    def node_labels(self) -> tuple[str, ...]:
+        return self._node_labels
+
+    def names_of(self, ip: str, by: str) -> tuple[str, ...]:
+        """None yet: nobody here observes DNS."""
+        return ()
 
     def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
         return self._pods.get(ip)

@@ -96,6 +96,11 @@ class Town:
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         return self._services.get((ip, port))
 
+    node_labels = ("kubernetes.io/hostname=n1",)
+
+    def names_of(self, ip: str, by: str) -> tuple[str, ...]:
+        return ()
+
     def why_request(self, record: HttpRecord) -> Reason:
         return self._why[record.denied_by is None]
 

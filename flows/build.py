@@ -15,7 +15,19 @@ from flow import flow_pb2
 
 from flows.exchange import request, response, shared
 from flows.lookups import EndpointRef, Lookups, PolicyRef, Reason
-from flows.record import HttpNews, HttpRecord, PacketKind, PacketRecord, PacketVerdict, SlotRef
+from flows.parsed import layers
+from flows.record import (
+    DnsRecord,
+    HttpNews,
+    HttpRecord,
+    KafkaRecord,
+    PacketKind,
+    PacketRecord,
+    PacketVerdict,
+    Parsed,
+    ParserVerdict,
+    SlotRef,
+)
 from flows.redact import Redaction, Redactor
 from flows.ring import Event
 from flows.summary import packet_summary
@@ -39,6 +51,11 @@ VERDICTS = {
     PacketVerdict.DROPPED: flow_pb2.DROPPED,
     PacketVerdict.REDIRECTED: flow_pb2.REDIRECTED,
     PacketVerdict.AUDIT: flow_pb2.AUDIT,
+}
+PARSER_VERDICTS = {
+    ParserVerdict.FORWARDED: flow_pb2.FORWARDED,
+    ParserVerdict.DROPPED: flow_pb2.DROPPED,
+    ParserVerdict.ERROR: flow_pb2.ERROR,
 }
 # flow.TraceReason -> is_reply; what is not here is not known
 REPLIES = {flow_pb2.NEW: False, flow_pb2.ESTABLISHED: False, flow_pb2.REPLY: True, flow_pb2.RELATED: False}
@@ -129,6 +146,7 @@ class Builder:
             l4=_layer4(record),
             Type=flow_pb2.L3_L4,
             node_name=self.view.node_name,
+            node_labels=self.view.node_labels,
             traffic_direction=DIRECTIONS[record.direction],
             Summary=packet_summary(record),
         )
@@ -150,6 +168,41 @@ class Builder:
         wire: bytes = flow.SerializeToString()
         return wire
 
+    def parsed(self, record: Parsed, time_ns: int, new_uuid: Callable[[], bytes]) -> list[Event]:
+        """The flows of what a parser of ours saw, a nanosecond apart; of Kafka one for each topic."""
+        if isinstance(record, KafkaRecord):
+            record = self._redactor.kafka(record)
+        made = []
+        for number, told in enumerate(layers(record)):
+            flow = self._parsed_template(record, told.is_response)
+            flow.uuid, flow.Summary = new_uuid().decode(), told.summary
+            flow.time.seconds, flow.time.nanos = divmod(time_ns + number, 1_000_000_000)
+            flow.l7.CopyFrom(told.l7)
+            made.append(Event(time_ns + number, flow.SerializeToString(), is_denial=record.is_denial))
+        return made
+
+    def _parsed_template(self, record: Parsed, is_response: bool) -> flow_pb2.Flow:
+        leg = record.leg
+        client, server = (leg.client_ip, leg.client_port), (leg.server_ip, leg.server_port)
+        source, destination = (server, client) if is_response else (client, server)
+        flow = flow_pb2.Flow(
+            emitter=self._emitter,
+            verdict=PARSER_VERDICTS[record.verdict],
+            Type=flow_pb2.L7,
+            node_name=self.view.node_name,
+            node_labels=self.view.node_labels,
+            reply=is_response,
+            event_type=flow_pb2.CiliumEventType(type=EVENT_L7),
+            # what a pod asks by DNS leaves it, wherever that is observed
+            traffic_direction=flow_pb2.EGRESS if isinstance(record, DnsRecord) else DIRECTIONS[leg.slot.direction],
+        )
+        flow.is_reply.value = is_response
+        ports = flow.l4.UDP if leg.transport is Protocol.UDP else flow.l4.TCP
+        ports.source_port, ports.destination_port = source[1], destination[1]
+        self._who(flow, (source[0], None), (destination[0], None))
+        self._services(flow, source[1], destination[1])
+        return flow
+
     def _http_template(self, leg: _Leg, is_response: bool) -> bytes:
         client, server = (leg.client_ip, None), (leg.server_ip, None)
         source, destination = (server, client) if is_response else (client, server)
@@ -158,6 +211,7 @@ class Builder:
             verdict=flow_pb2.DROPPED if leg.allowed is None and not is_response else flow_pb2.FORWARDED,
             Type=flow_pb2.L7,
             node_name=self.view.node_name,
+            node_labels=self.view.node_labels,
             reply=is_response,
             event_type=flow_pb2.CiliumEventType(type=EVENT_L7),
             traffic_direction=DIRECTIONS[leg.slot.direction],
@@ -180,6 +234,8 @@ class Builder:
         flow.IP.ipVersion = flow_pb2.IPv6 if ":" in source[0] else flow_pb2.IPv4
         flow.source.CopyFrom(self._endpoint(*source))
         flow.destination.CopyFrom(self._endpoint(*destination))
+        flow.source_names.extend(self.view.names_of(source[0], destination[0]))
+        flow.destination_names.extend(self.view.names_of(destination[0], source[0]))
 
     def _services(self, flow: flow_pb2.Flow, source_port: int, destination_port: int) -> None:
         source = self.view.service_by_address(flow.IP.source, source_port) if source_port else None

@@ -23,7 +23,8 @@ from flows.accesslog.decode import DOWNSTREAM_END, SLOT_KEY, decode_message, is_
 from flows.accesslog.pairing import Pairing
 from flows.build import Builder
 from flows.lookups import Lookups
-from flows.record import HttpNews, PacketRecord, PacketVerdict
+from flows.parsed import count
+from flows.record import HttpNews, PacketRecord, Parsed, Seen
 from flows.redact import Redaction
 from flows.ring import Event, Ring
 from flows.tally import Tally
@@ -34,7 +35,7 @@ class _Waiting(NamedTuple):
 
     time_ns: int
     view: Lookups
-    what: bytes | tuple[PacketRecord, ...] | flow_pb2.LostEvent
+    what: bytes | tuple[Seen, ...] | flow_pb2.LostEvent
     flows: int
     denials: int = 0  # of these flows
 
@@ -104,7 +105,11 @@ class Intake:
         """Take events of the kernel."""
         if self.tally is not None:
             self.tally.packets(self._view(), records, self._now_ns())
-        self._take(tuple(records), len(records), sum(record.verdict is PacketVerdict.DROPPED for record in records))
+        self._take(tuple(records), len(records), sum(record.is_denial for record in records))
+
+    def parsed(self, records: Sequence[Parsed]) -> None:
+        """Take what parsers of ours saw."""
+        self._take(tuple(records), sum(map(count, records)), sum(count(one) for one in records if one.is_denial))
 
     def lost(self, count: int, source: flow_pb2.LostEventSource = flow_pb2.PERF_EVENT_RING_BUFFER) -> None:
         """Take note that `count` events never arrived, and where they were lost."""
@@ -125,7 +130,7 @@ class Intake:
             self._build(waiting)
         return bool(self._unread or self._waiting)
 
-    def _take(self, what: bytes | tuple[PacketRecord, ...] | flow_pb2.LostEvent, flows: int, denials: int = 0) -> None:
+    def _take(self, what: bytes | tuple[Seen, ...] | flow_pb2.LostEvent, flows: int, denials: int = 0) -> None:
         self._waiting.append(_Waiting(self._now_ns(), self._view(), what, flows, denials))
         self._flows_waiting += flows
         if self.reading:
@@ -157,16 +162,20 @@ class Intake:
                     news, stamp = HttpNews(record, True, False), self._stamp(waiting.time_ns)
                     events += builder.http(news, stamp, self._new_uuid)
         elif isinstance(waiting.what, tuple):
-            dropped = (record for record in waiting.what if record.verdict is PacketVerdict.DROPPED)
-            events = [self._packet(record, waiting, builder) for record in dropped]
+            dropped = (record for record in waiting.what if record.is_denial)
+            events = [event for record in dropped for event in self._events(record, waiting, builder)]
         for number, event in enumerate(events[: waiting.flows]):
             self.ring.denials.append(unread.sequence + number, event)
             self.ring.flows_skipped -= 1
 
-    def _packet(self, record: PacketRecord, waiting: _Waiting, builder: Builder) -> Event:
+    def _events(self, record: Seen, waiting: _Waiting, builder: Builder) -> list[Event]:
         time_ns = self._stamp(waiting.time_ns)
-        wire = builder.packet(record, time_ns, self._new_uuid())
-        return Event(time_ns, wire, is_denial=record.verdict is PacketVerdict.DROPPED)
+        if isinstance(record, PacketRecord):
+            wire = builder.packet(record, time_ns, self._new_uuid())
+            return [Event(time_ns, wire, is_denial=record.is_denial)]
+        events = builder.parsed(record, time_ns, self._new_uuid)
+        self._last_ns = events[-1].time_ns
+        return events
 
     def _build(self, waiting: _Waiting) -> None:
         builder = self._current_builder(waiting.view)
@@ -175,7 +184,8 @@ class Intake:
             self._build_http(waiting.time_ns, builder, seen_pb2.Log.FromString(what))
         elif isinstance(what, tuple):
             for record in what:
-                self.ring.append(self._packet(record, waiting, builder))
+                for event in self._events(record, waiting, builder):
+                    self.ring.append(event)
         else:
             self.ring.append(Event(self._stamp(waiting.time_ns), what.SerializeToString(), is_loss=True))
 

@@ -87,6 +87,13 @@ class Lookups(Protocol):
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         """The service whose frontend this is."""
 
+    @property
+    def node_labels(self) -> tuple[str, ...]:
+        """The labels of this node's Node object, `key=value`, sorted."""
+
+    def names_of(self, ip: str, by: str) -> tuple[str, ...]:
+        """The DNS names, without the trailing dot and sorted, that who lives at `by` was told for this address."""
+
     def why_request(self, record: HttpRecord) -> Reason:
         """Which rule let the request pass, or why none did. Words quote nothing that may be secret."""
 

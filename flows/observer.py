@@ -22,7 +22,7 @@ from flows.intake import Intake
 from flows.lookups import Lookups
 from flows.reader import Clock, Losses, Reader
 from flows.reading import Reading
-from flows.record import PacketRecord
+from flows.record import PacketRecord, Parsed
 from flows.redact import Redaction
 from flows.ring import CAPACITY, Event, Ring
 from flows.tally import Tally
@@ -100,6 +100,11 @@ class Observer:
     def packets(self, records: Sequence[PacketRecord]) -> None:
         """Take events of the kernel."""
         self._intake.packets(records)
+        self._announce()
+
+    def parsed(self, records: Sequence[Parsed]) -> None:
+        """Take what parsers of ours saw: DNS and Kafka."""
+        self._intake.parsed(records)
         self._announce()
 
     def lost(self, count: int) -> None:

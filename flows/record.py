@@ -117,6 +117,11 @@ class DnsRecord(NamedTuple):
     verdict: ParserVerdict = ParserVerdict.FORWARDED
     source: str = "proxy"  # who observed it
 
+    @property
+    def is_denial(self) -> bool:
+        """Whether policy refused it."""
+        return self.verdict is ParserVerdict.DROPPED
+
 
 class KafkaRecord(NamedTuple):
     """One Kafka request, or the response to one. It becomes a flow for each of its topics, or one without a topic."""
@@ -129,6 +134,11 @@ class KafkaRecord(NamedTuple):
     is_response: bool = False
     error_code: int = 0  # told of responses only
     verdict: ParserVerdict = ParserVerdict.FORWARDED
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether policy refused it."""
+        return self.verdict is ParserVerdict.DROPPED
 
 
 class PacketKind(Enum):
@@ -177,3 +187,12 @@ class PacketRecord:
     interface_name: str = ""
     source_mac: str = ""
     destination_mac: str = ""
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether the packet was dropped."""
+        return self.verdict is PacketVerdict.DROPPED
+
+
+Parsed = DnsRecord | KafkaRecord
+Seen = PacketRecord | Parsed  # what comes as a record, and not in an access log

@@ -5,7 +5,9 @@ Texts are those of Hubble (facts 5.2), and of gopacket for ICMP types, since peo
 
 from __future__ import annotations
 
-from flows.record import HttpRecord, PacketRecord
+from flows.gotext import quoted
+from flows.record import DnsRecord, HttpRecord, KafkaRecord, PacketRecord
+from flows.words import DNS_RCODES
 from policies.types import Protocol
 
 # bit on the wire -> name, in the order in which Hubble lists them
@@ -71,6 +73,27 @@ def http_summary(record: HttpRecord, is_response: bool) -> str:
     if not is_response:
         return f"{record.protocol} {record.exchange.method} {record.url}"
     return f"{record.protocol} {record.code} {record.latency_ns // 1_000_000}ms ({record.exchange.method} {record.url})"
+
+
+def dns_summary(record: DnsRecord) -> str:
+    """`DNS Query example.com. A`, or `DNS Answer "1.2.3.4" CNAMEs: "a." TTL: 30 (Proxy example.com. A)`."""
+    asked, answer = f"{record.query} {','.join(record.types)}", record.answer
+    if answer is None:
+        return f"DNS Query {asked}"
+    parts = []
+    if answer.rcode:
+        parts.append(f"RCode: {DNS_RCODES.get(answer.rcode, 'Unknown')}")
+    else:
+        parts += [quoted(",".join(answer.addresses))] if answer.addresses else []
+        parts += [f"CNAMEs: {quoted(','.join(answer.cnames))}"] if answer.cnames else []
+    where = "Proxy" if record.source == "proxy" else "Query"
+    return f"DNS Answer {' '.join(parts)} TTL: {answer.ttl} ({where} {asked})"
+
+
+def kafka_summary(record: KafkaRecord, topic: str) -> str:
+    """`Kafka request produce correlation id 2 topic 't'`; a response tells its return code."""
+    what = f"{record.api_key} correlation id {record.correlation_id} topic '{topic}'"
+    return f"Kafka response {what} return code {record.error_code}" if record.is_response else f"Kafka request {what}"
 
 
 def packet_summary(record: PacketRecord) -> str:

@@ -41,6 +41,30 @@ MATCH_TYPES = ("none", "L3-Only", "L3-L4", "L4-Only", "all", "L3-Proto", "Proto-
 # flow.SocketTranslationPoint
 TRANSLATION_POINTS = {1: "pre-xlate-fwd", 2: "post-xlate-fwd", 3: "pre-xlate-rev", 4: "post-xlate-rev"}
 
+# RFC 1035, 2136, 2845, 6895, 7873, 8490, in the words of the library that Hubble prints them with
+DNS_RCODES = {
+    0: "No Error",
+    1: "Format Error",
+    2: "Server Failure",
+    3: "Non-Existent Domain",
+    4: "Not Implemented",
+    5: "Query Refused",
+    6: "Name Exists when it should not",
+    7: "RR Set Exists when it should not",
+    8: "RR Set that should exist does not",
+    9: "Not Authorized",
+    10: "Name not contained in zone",
+    11: "DSO-TYPE Not Implemented",
+    16: "Bad OPT Version",
+    17: "Key not recognized",
+    18: "Signature out of time window",
+    19: "Bad TKEY Mode",
+    20: "Duplicate key name",
+    21: "Algorithm not supported",
+    22: "Bad Truncation",
+    23: "Bad/missing Server Cookie",
+}
+
 # event_type.sub_type of a drop event (8 bits); some texts differ from the names of flow.DropReason
 DROP_TEXTS = {
     0: "Success",

@@ -10,7 +10,7 @@ from flow import flow_pb2
 
 from flows.metrics.context import direction_text
 from flows.summary import ICMP4, ICMP6, icmp_name
-from flows.words import MATCH_TYPES, OBSERVATION_POINTS
+from flows.words import DNS_RCODES, MATCH_TYPES, OBSERVATION_POINTS
 
 FORWARDED: Final = (flow_pb2.FORWARDED, flow_pb2.REDIRECTED)
 REPORTERS: Final = {flow_pb2.EGRESS: "client", flow_pb2.INGRESS: "server"}
@@ -18,29 +18,6 @@ EVENT_TYPES: Final = {1: "Drop", 3: "Capture", 4: "Trace", 5: "PolicyVerdict", 1
 WORLD: Final = frozenset({"reserved:world", "reserved:world-ipv4", "reserved:world-ipv6"})
 HOST: Final = "reserved:host"
 L7_NAMES: Final = {"dns": "DNS", "http": "HTTP", "kafka": "Kafka"}
-# RFC 1035, 2136, 2845, 6895, 7873, 8490, in the words of the library that Hubble prints them with
-RCODES: Final = {
-    0: "No Error",
-    1: "Format Error",
-    2: "Server Failure",
-    3: "Non-Existent Domain",
-    4: "Not Implemented",
-    5: "Query Refused",
-    6: "Name Exists when it should not",
-    7: "RR Set Exists when it should not",
-    8: "RR Set that should exist does not",
-    9: "Not Authorized",
-    10: "Name not contained in zone",
-    11: "DSO-TYPE Not Implemented",
-    16: "Bad OPT Version",
-    17: "Key not recognized",
-    18: "Signature out of time window",
-    19: "Bad TKEY Mode",
-    20: "Duplicate key name",
-    21: "Algorithm not supported",
-    22: "Bad Truncation",
-    23: "Bad/missing Server Cookie",
-}
 DENIED_RCODE: Final = "Policy denied"
 
 
@@ -100,7 +77,7 @@ def _dns(flow: flow_pb2.Flow, options: Options) -> Iterator[Sample]:
     elif flow.l7.type == flow_pb2.REQUEST:
         yield Sample("hubble_dns_queries_total", ("", qtypes, ips, *query))
     elif flow.l7.type == flow_pb2.RESPONSE:
-        rcode = RCODES.get(dns.rcode, str(dns.rcode))
+        rcode = DNS_RCODES.get(dns.rcode, str(dns.rcode))
         yield Sample("hubble_dns_responses_total", (rcode, qtypes, ips, *query))
         for kind in dns.rrtypes:
             yield Sample("hubble_dns_response_types_total", (kind, qtypes, *query))

@@ -51,6 +51,8 @@ class Galaxy:
 
     pods: dict[str, EndpointRef] = field(default_factory=lambda: dict(PODS))
     node_name: str = "n1"
+    node_labels: tuple[str, ...] = ()
+    names: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     policies: tuple[PolicyRef, ...] = ()
     why: Reason = NO_REASON  # of every request
 
@@ -66,6 +68,9 @@ class Galaxy:
 
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
         return ServiceRef("deathstar", "default") if (ip, port) == (SERVICE, 80) else None
+
+    def names_of(self, ip: str, by: str) -> tuple[str, ...]:
+        return self.names.get((ip, by), ())
 
     def why_request(self, record: HttpRecord) -> Reason:
         return self.why
