@@ -17,7 +17,7 @@ DEFAULT_RUN_DIR = Path("/run/deflector")
 DEFAULT_BPFFS = Path("/sys/fs/bpf")
 DEFAULT_HUBBLE_ADDRESS = "127.0.0.1:4245"
 
-# Values of the modes of policy; words of Cilium's agent (policies.enforcement knows what they do).
+# Values of the modes of policy; words of Cilium's agent (policies.compiling.enforcement knows what they do).
 ENFORCEMENTS = ("default", "always", "never")
 LOCALHOSTS = ("auto", "always", "policy")
 DEFAULT_CLUSTER = "default"

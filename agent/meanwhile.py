@@ -13,8 +13,8 @@ from typing import Final
 
 from pyroaring import FrozenBitMap
 
+from policies.compiling.slots import NOT_ENFORCED
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
-from policies.slots import NOT_ENFORCED
 from policies.types import IDENTITY_ANY, Direction, PortRange, Protocol
 
 NOBODY: Final = FrozenBitMap()

@@ -54,11 +54,11 @@ from bpf.loader import pinned_meta
 from flows.accesslog.server import AccessLogService
 from flows.observer import Observer
 from flows.rpc.server import Server
-from policies.compiler import Compiled, Compiler, CompilerOptions
-from policies.enforcement import AllowLocalhost, Enforcement
-from policies.identity import IdentityAllocator
+from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
+from policies.compiling.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.identity import IdentityAllocator
+from policies.compiling.slots import SlotBook
 from policies.ir import NodePolicy
-from policies.slots import SlotBook
 from policies.watch import watch_folder
 from policies.world import World
 from xds import bootstrap

@@ -13,15 +13,15 @@ from typing import Final
 from agent.config import Modes
 from agent.errors import EnvironmentProblem
 from agent.views import labels_by_identity
-from policies.compiler import Compiler, CompilerOptions
-from policies.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.compiler import Compiler, CompilerOptions
+from policies.compiling.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.identity import IdentityAllocator
+from policies.compiling.slots import SlotBook, assign
 from policies.errors import PolicyError, in_order
-from policies.identity import IdentityAllocator
+from policies.explaining.places import Places
+from policies.explaining.scene import Scene
 from policies.objects import PodKey
-from policies.places import Places
 from policies.repository import Repository
-from policies.scene import Scene
-from policies.slots import SlotBook, assign
 from policies.watch import read_folder
 from policies.world import World
 

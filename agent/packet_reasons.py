@@ -9,10 +9,10 @@ from agent.policy_refs import PolicyRefs
 from agent.reasons import UNKNOWN, Outcome, Traced
 from agent.searches import Searches
 from flows.record import PacketKind, PacketRecord, PacketVerdict
-from policies import reasons
-from policies.evaluate import find_rule
+from policies.explaining import reasons
+from policies.explaining.near_clauses import InForce, Tried, in_force, nearest_clause
 from policies.ir import EndpointPolicy, NodePolicy, PeerRule, Verdict
-from policies.near_clauses import InForce, Tried, in_force, nearest_clause
+from policies.judging.evaluate import find_rule
 from policies.types import Direction, Origin, Protocol
 from policies.world import World
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policies.differences import origin_to_dict, rule_to_dict
+from policies.explaining.differences import origin_to_dict, rule_to_dict
 from policies.ir import DirectionPolicy, HttpRule, NodePolicy, PeerRule, PortPolicy
 from policies.types import Direction
 

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.regenerate import EffectFailed, Regenerator
-from policies.compiler import Compiled
+from policies.compiling.compiler import Compiled
 from policies.errors import PolicyError
 from policies.ir import NodePolicy, SlotState
-from policies.manifests import FileEvent
+from policies.reading.manifests import FileEvent
 from policies.repository import Repository
 from policies.world import World
 

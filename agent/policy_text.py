@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.text import Text
 
-from policies import reasons
-from policies.differences import rule_in_words
 from policies.errors import one_line
-from policies.explain import L7, Explanation, L7Verdict, Question, Reason, Side
-from policies.near_clauses import port_in_words
-from policies.places import Places
-from policies.requests import BAD_REQUEST, Request
+from policies.explaining import reasons
+from policies.explaining.differences import rule_in_words
+from policies.explaining.explain import L7, Explanation, L7Verdict, Question, Reason, Side
+from policies.explaining.near_clauses import port_in_words
+from policies.explaining.places import Places
+from policies.judging.requests import BAD_REQUEST, Request
 from policies.types import Direction, Origin
 
 GOOD, BAD, NAME, DIM = "bold green", "bold red", "bold", "dim"

@@ -15,12 +15,12 @@ from typing import Final, NamedTuple
 from agent.policy_refs import PolicyRefs
 from agent.searches import Searches
 from flows.lookups import Reason
-from policies import reasons
+from policies.compiling.slots import NOT_ENFORCED
 from policies.errors import one_line
-from policies.evaluate import ambiguity
+from policies.explaining import reasons
 from policies.ir import EndpointPolicy, HttpRule, NodePolicy, RuleSet, Slot
-from policies.requests import Request
-from policies.slots import NOT_ENFORCED
+from policies.judging.evaluate import ambiguity
+from policies.judging.requests import Request
 from policies.types import Origin
 from xds import denial
 

@@ -20,8 +20,8 @@ from typing import Protocol
 
 from agent.meanwhile import InForce, after_restart, meanwhile
 from agent.ports import ProxyPorts, named_ports
+from policies.compiling.slots import SlotBook, assign
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, RuleSet, Slot, SlotState
-from policies.slots import SlotBook, assign
 
 DRAIN_SECONDS = 600.0  # how long Envoy lets connections of a removed listener live (agent.envoy tells it so)
 PROMPT_SECONDS = 0.2  # a proxy that lives answers within milliseconds; for a later one nobody stops

@@ -12,7 +12,7 @@ from typing import Final
 
 from bpf.entries import Desired
 from bpf.layout import ENDPOINT, IPCACHE_VALUE, POLICY_VALUE, Code
-from policies.identity import Scope
+from policies.compiling.identity import Scope
 
 _ENDPOINT: Final = struct.Struct(ENDPOINT.format)
 _IPCACHE_VALUE: Final = struct.Struct(IPCACHE_VALUE.format)

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from agent.allowance import Allowance
-from policies.differences import Nearest
+from policies.explaining.differences import Nearest
+from policies.explaining.nearest import NearMisses
 from policies.ir import HttpRule, RuleSet
-from policies.nearest import NearMisses
-from policies.requests import Request
+from policies.judging.requests import Request
 from xds.rbac_tree import rule_name
 
 SHARE: Final = 0.1  # of one core, for all searches together ...
@@ -81,7 +81,7 @@ class Searches:
         self._indexes: OrderedDict[int, RuleIndex] = OrderedDict()
 
     def index(self, rules: RuleSet) -> RuleIndex:
-        """The index of this very object: rule sets that do not change stay the same (policies.decisions)."""
+        """The index of this very object: rule sets that do not change stay the same (policies.compiling.decisions)."""
         found = self._indexes.get(id(rules))
         if found is None:  # an index keeps its rule set, so that no other can have its id
             found = self._indexes[id(rules)] = RuleIndex(rules, self.allowance)

@@ -14,7 +14,7 @@ from agent.views import NodeView
 from flows.lookups import Lookups
 from flows.record import PacketRecord
 from flows.tally import Count, Use
-from policies.listing import content_of, rules_of
+from policies.explaining.listing import content_of, rules_of
 from policies.objects import ObjectKey
 from policies.rules import Policy
 from policies.types import Origin

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from agent.reasons import Outcome
 from agent.usage import RuleUse, Usage
-from policies.differences import origin_to_dict
 from policies.errors import one_line
-from policies.listing import Listed, rules_of
+from policies.explaining.differences import origin_to_dict
+from policies.explaining.listing import Listed, rules_of
 from policies.objects import ObjectKey
 from policies.rules import Policy
 from policies.selectors import label_map

@@ -10,7 +10,7 @@ from agent.reasons import UNKNOWN, Asked, RequestReasons, Traced
 from agent.searches import Searches
 from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
 from flows.record import HttpRecord, PacketRecord
-from policies.identity import IdentityAllocator
+from policies.compiling.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.objects import ObjectKey, Pod
 from policies.prefixes import PrefixMap, parse_prefix

@@ -21,11 +21,11 @@ from benchmarks.compile_world import CLUSTERWIDE_EVERY, Cluster, cluster, edited
 from benchmarks.errors import NotMeasured
 from benchmarks.figures import POLICY_COUNTS
 from benchmarks.stage import Stage
-from policies.compiler import Compiler
-from policies.identity import IdentityAllocator
+from policies.compiling.compiler import Compiler
+from policies.compiling.identity import IdentityAllocator
+from policies.compiling.slots import SlotBook, assign
 from policies.ir import NodePolicy
 from policies.objects import ObjectKey
-from policies.slots import SlotBook, assign
 from policies.world import World
 
 IDENTITIES, LOCAL = 10_000, 100

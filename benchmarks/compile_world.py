@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.objects import Namespace, Pod, PodKey, key_of
-from policies.readers import parse_object
+from policies.reading.readers import parse_object
 from policies.rules import Policy
 from policies.types import Protocol
 from policies.world import World

@@ -168,7 +168,8 @@ class PeerRule:
 
     `identities` is an immutable set that iterates in order (made of any numbers that are given); {0} means every
     identity that no other PeerRule of the same PortPolicy names. `origins` are the clauses that decide: of a denial
-    those that deny. A redirect carries its rule set and, once policies.slots has assigned one, the name of its slot.
+    those that deny. A redirect carries its rule set and, once policies.compiling.slots has assigned one, the name of
+    its slot.
     """
 
     identities: FrozenBitMap

@@ -1,4 +1,4 @@
-"""Kubernetes objects that a node needs to know, as frozen values. Pure data; policies.readers reads raw ones."""
+"""Kubernetes objects that a node needs to know, as frozen values. Pure data; policies.reading reads raw ones."""
 
 from __future__ import annotations
 

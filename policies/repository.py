@@ -1,8 +1,8 @@
 """All objects that are in force, by the file (or watch) that they come from. Pure; one writer.
 
 Laws: a file with a syntax error keeps all its last good objects. A bad object keeps its own last good version; one that
-was never good leaves behind whom it selects, to be denied (policies.crd.fallback), or, if it is a pod, who and where it
-is, so that policies select it (policies.core_objects.pod_stand_in). An object in two files is an error
+was never good leaves behind whom it selects, to be denied (policies.reading.crd.fallback), or, if it is a pod, who and
+where it is, so that policies select it (policies.reading.core_objects.pod_stand_in). An object in two files is an error
 that names both; the one that came first stays in force.
 """
 
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from policies.advice import advise
+from policies.advising.advice import advise
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
-from policies.manifests import Chunk, Document, FileEvent, Locator, locate, read_chunk, split
 from policies.objects import POLICY_KINDS, Object, ObjectKey, Pod, PodKey, key_of
-from policies.readers import identify, read_object
+from policies.reading.manifests import Chunk, Document, FileEvent, Locator, locate, read_chunk, split
+from policies.reading.readers import identify, read_object
 from policies.rules import Policy
 from policies.world import World
 

@@ -108,8 +108,8 @@ class SecretHeader:
 
 @dataclass(frozen=True, slots=True)
 class SecretRule:
-    """What becomes of a rule of ToPorts.http once secrets are known (policies.secret_headers). Until then `rule`
-    matches nothing. `expects`: its headerMatches, in their order."""
+    """What becomes of a rule of ToPorts.http once secrets are known (policies.compiling.secret_headers). Until then
+    `rule` matches nothing. `expects`: its headerMatches, in their order."""
 
     rule: HttpRule
     expects: tuple[HeaderMatch | HeaderAction | SecretHeader, ...]

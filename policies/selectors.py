@@ -1,4 +1,4 @@
-"""Selectors: predicates over labels. Pure values; policies/selections.py keeps their answers current.
+"""Selectors: predicates over labels. Pure values; policies/compiling/selections.py keeps their answers current.
 
 A key with source `cidr` is a predicate over prefixes: `cidr:10.0.0.0/8` holds for every identity of a prefix that lies
 within it (facts 2.6), so that CIDR rules and label rules are one kind of thing.

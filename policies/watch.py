@@ -19,7 +19,7 @@ from typing import Final
 
 from watchfiles import awatch
 
-from policies.manifests import SUFFIXES, TEXT_MAX, FileEvent
+from policies.reading.manifests import SUFFIXES, TEXT_MAX, FileEvent
 
 __all__ = ["FileEvent", "read_folder", "watch_folder"]
 

@@ -1,4 +1,4 @@
-"""What a slot refuses before its rules are asked: requests that servers may read differently (policies.ambiguity).
+"""What a slot refuses before its rules are asked: requests that servers may read differently (judging.ambiguity).
 
 Pure. Only where rules are about it: a slot without rules about paths forwards any path, law 7.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from policies.ambiguity import AMBIGUOUS, ONE_HOST
 from policies.ir import HttpRule
+from policies.judging.ambiguity import AMBIGUOUS, ONE_HOST
 from xds import denial, patterns
 from xds.matching import ANY_BYTES, Predicate, Stage, act, fails, holds, regex
 from xds.type.matcher.v3.matcher_pb2 import Matcher

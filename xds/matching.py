@@ -9,7 +9,7 @@ from envoy.config.rbac.v3 import rbac_pb2
 from envoy.type.matcher.v3 import http_inputs_pb2
 
 from policies.ir import HeaderMatch
-from policies.patterns import matches
+from policies.judging.patterns import matches
 from xds.codec import FORWARDED_PROTO, KEPT_PROTO, NO_HOST
 from xds.core.v3.extension_pb2 import TypedExtensionConfig
 from xds.resources import pack

@@ -1,6 +1,6 @@
-"""What a pattern provably is: `policies.patterns`, under the name by which this package has always known it."""
+"""What a pattern provably is: `policies.judging.patterns`, under the name by which this package has always known it."""
 
-from policies.patterns import (
+from policies.judging.patterns import (
     MAX_DEPTH,
     MAX_LITERALS,
     MAX_PATTERN,

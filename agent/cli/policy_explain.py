@@ -15,7 +15,7 @@ from agent.config import Modes
 from agent.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
-    from policies.requests import Request
+    from policies.judging.requests import Request
     from policies.types import Protocol
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -69,10 +69,10 @@ def explain(
     from agent.offline import read_offline
     from agent.policy_text import explanation_text
     from agent.status import status_console
-    from policies.explain import Question
-    from policies.explain import explain as answer_of
-    from policies.explain_plain import to_dict
-    from policies.scene import UnknownEnd
+    from policies.explaining.explain import Question
+    from policies.explaining.explain import explain as answer_of
+    from policies.explaining.explain_plain import to_dict
+    from policies.explaining.scene import UnknownEnd
     from policies.types import Protocol
 
     number, protocol = port[0], Protocol[port[1]]
@@ -97,7 +97,7 @@ def _request(
     written: tuple[str | None, str | None, str | None], headers: tuple[str, ...], to: tuple[str, int, Protocol]
 ) -> Request | None:
     """The request that is asked about; None if none of its options is given."""
-    from policies.requests import Request
+    from policies.judging.requests import Request
     from policies.types import Protocol
 
     method, path, host = written

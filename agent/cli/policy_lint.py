@@ -24,8 +24,8 @@ def lint(folder: Path, modes: Modes, output: str) -> None:
     """
     from agent.offline import compile_offline, read_offline
     from agent.status import status_console
+    from policies.advising.lint import lint as findings_of
     from policies.errors import PHRASES, Severity
-    from policies.lint import lint as findings_of
     from policies.types import Origin
 
     offline = read_offline(folder, modes)

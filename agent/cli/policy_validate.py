@@ -14,8 +14,8 @@ from agent.cli.options import output_option
 from agent.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
+    from policies.advising.validation import Verdict
     from policies.errors import PolicyError
-    from policies.validation import Verdict
 
 STDIN = "-"
 
@@ -41,7 +41,7 @@ def validate(files: tuple[str, ...], compat: str | None, output: str) -> None:
     An error refuses the object; a warning says what its author may not have meant. Exit code 0: all objects are valid;
     1: some are not; 2: a file cannot be read.
     """
-    from policies.validation import Judge, Validator
+    from policies.advising.validation import Judge, Validator
 
     validator = Validator(Judge.CILIUM if compat else Judge.DEFLECTOR)
     verdicts: list[Verdict] = []
@@ -59,7 +59,7 @@ def validate(files: tuple[str, ...], compat: str | None, output: str) -> None:
 
 def _texts(files: tuple[str, ...], problems: list[str]) -> Iterator[tuple[str, str]]:
     """Name and text of each file that can be read; what cannot goes into `problems`."""
-    from policies.manifests import SUFFIXES
+    from policies.reading.manifests import SUFFIXES
 
     for name in files:
         path = Path(name)
@@ -80,7 +80,7 @@ def _texts(files: tuple[str, ...], problems: list[str]) -> Iterator[tuple[str, s
 
 def _read(name: str, file: Path) -> str:
     """The text. Raises OSError or ValueError in words."""
-    from policies.manifests import TEXT_MAX
+    from policies.reading.manifests import TEXT_MAX
 
     if name == STDIN:
         written = sys.stdin.buffer.read(TEXT_MAX + 1)

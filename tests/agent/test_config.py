@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import ENFORCEMENTS, LOCALHOSTS, Config, Modes, RunDir
-from policies.compiler import CompilerOptions
-from policies.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.compiler import CompilerOptions
+from policies.compiling.enforcement import AllowLocalhost, Enforcement
 
 
 def config(modes: Modes) -> Config:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pyroaring import FrozenBitMap
 
 from agent.meanwhile import InForce, after_restart, meanwhile
+from policies.compiling.slots import SlotBook, assign
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -21,7 +22,6 @@ from policies.ir import (
     RuleSet,
     Verdict,
 )
-from policies.slots import SlotBook, assign
 from policies.types import ALL_PORTS, Direction, PortRange, Protocol
 
 GROUP, EMPIRE, ALLIANCE, HUTTS = 300, 301, 302, 303

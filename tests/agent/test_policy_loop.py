@@ -16,9 +16,9 @@ from agent.policy_loop import PolicyLoop
 from agent.ports import ProxyPorts
 from agent.regenerate import Books, Regenerator
 from agent.supervise import Tasks
-from policies.compiler import Compiled, Compiler
-from policies.identity import IdentityAllocator
-from policies.slots import SlotBook
+from policies.compiling.compiler import Compiled, Compiler
+from policies.compiling.identity import IdentityAllocator
+from policies.compiling.slots import SlotBook
 from policies.watch import watch_folder
 from policies.world import World
 from tests.fakes.effects import Effects, FakeKernel, FakeProxies

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.manifests import TEXT_MAX
+from policies.reading.manifests import TEXT_MAX
 
 POLICY = """
 apiVersion: cilium.io/v2

@@ -8,6 +8,7 @@ import pytest
 
 from agent.ports import ProxyPorts
 from agent.regenerate import DRAIN_SECONDS, PROMPT_SECONDS, REFUSALS_MAX, Books, EffectFailed, Outcome, Regenerator
+from policies.compiling.slots import SlotBook
 from policies.ir import (
     Address,
     DirectionPolicy,
@@ -20,7 +21,6 @@ from policies.ir import (
     SlotState,
     Verdict,
 )
-from policies.slots import SlotBook
 from policies.types import PortRange, Protocol
 from tests.fakes.effects import Effects, FakeKernel, FakeProxies
 

@@ -16,7 +16,7 @@ from bpf.redirects import desired
 from conformance.blueprint import star_wars
 from conformance.galaxy import Galaxy, galaxy
 from conformance.node import Node
-from policies.identity import IdentityAllocator, Scope
+from policies.compiling.identity import IdentityAllocator, Scope
 from policies.ir import (
     Address,
     DirectionPolicy,

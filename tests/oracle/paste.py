@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from policies.requests import Request
+from policies.judging.requests import Request
 from tests.policies.make import manifest
 
 

@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.offline import compile_offline
-from policies.evaluate import decide_packet
-from policies.explain import L7Verdict, Question, Side, explain
+from policies.explaining.explain import L7Verdict, Question, Side, explain
+from policies.explaining.scene import Scene
 from policies.ir import NodePolicy
+from policies.judging.evaluate import decide_packet
+from policies.judging.requests import REDIRECT, Request
 from policies.repository import Repository
-from policies.requests import REDIRECT, Request
-from policies.scene import Scene
 from policies.types import Protocol
 from tests.features.live import ControlPlane, HttpClient, Origin, control_plane, live_envoy, on_loopback, origin
 from tests.features.test_stories import free_port

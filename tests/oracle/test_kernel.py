@@ -28,10 +28,10 @@ from bpf.links import host_addresses
 from bpf.maps import SPECS
 from bpf.redirects import desired
 from bpf.sys import map_delete_all
-from policies.explain import Explanation, Question, Side, explain
+from policies.explaining.explain import Explanation, Question, Side, explain
+from policies.explaining.scene import Scene
 from policies.objects import PodKey
 from policies.repository import Repository
-from policies.scene import Scene
 from policies.types import Protocol
 from tests.bpf.frames import internet_checksum
 from tests.bpf.galaxy import NODE4, NODE6, WORLD4, WORLD6, inside

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policies.requests import Request
+from policies.judging.requests import Request
 from tests.policies.make import peers, pod, policy
 
 SERVER, SERVER_IP = "server", "10.0.0.2"

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from policies.advice import advise
-from policies.readers import read_object
+from policies.advising.advice import advise
+from policies.reading.readers import read_object
 from policies.rules import Policy
 
 Findings = frozenset[tuple[str, str]]

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from policies.compiler import Compiled, Compiler, CompilerOptions
-from policies.identity import IdentityAllocator
+from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
+from policies.compiling.identity import IdentityAllocator
 from policies.ir import HttpRule, NodePolicy, Verdict
 from policies.objects import (
     Backend,

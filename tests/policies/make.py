@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from policies.compiler import Compiled, Compiler
+from policies.compiling.compiler import Compiled, Compiler
+from policies.compiling.identity import IdentityAllocator
+from policies.compiling.slots import SlotBook, assign
 from policies.errors import PolicyError
-from policies.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.objects import PodKey
 from policies.repository import Repository
-from policies.slots import SlotBook, assign
 
 HOST = ("192.0.2.1", "2001:db8::1")
 FIRST_LINK = 10  # interface index of the first local pod's veth

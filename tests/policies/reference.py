@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from policies.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.enforcement import AllowLocalhost, Enforcement
 from policies.ir import HttpRule, Verdict
 from policies.objects import CidrGroup, EndpointSlice, Service
 from policies.rules import Action, CidrGroupPeer, CidrPeer, Clause, EntityPeer, Peer, Policy, Rule, ServicePeer

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.bypass import readings
-from policies.ambiguity import AMBIGUOUS, FAULTS, ONE_HOST, ambiguous_host, ambiguous_path
-from policies.requests import Request, arrive
+from policies.judging.ambiguity import AMBIGUOUS, FAULTS, ONE_HOST, ambiguous_host, ambiguous_path
+from policies.judging.requests import Request, arrive
 
 LATIN1 = re2.Options()
 LATIN1.encoding = re2.Options.Encoding.LATIN1

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policies.compiler import Compiler, CompilerOptions
+from policies.compiling.compiler import Compiler, CompilerOptions
+from policies.compiling.identity import IdentityAllocator
 from policies.errors import Reason
-from policies.identity import IdentityAllocator
 from policies.ir import Address, EndpointPolicy, PeerRule, Verdict
 from policies.objects import PodKey
 from policies.types import Protocol

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from policies.cidr_group import CIDRS_MAX
 from policies.errors import PolicyErrors, Reason
 from policies.objects import CidrGroup, Node, Pod, Secret, Service
-from policies.readers import identify, parse_object, read_object
+from policies.reading.cidr_group import CIDRS_MAX
+from policies.reading.readers import identify, parse_object, read_object
 from policies.types import Protocol
 
 

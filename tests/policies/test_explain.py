@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from agent.offline import compile_offline
-from policies.explain import Explanation, L7Verdict, Question, Reason, explain
-from policies.explain_plain import to_dict
-from policies.places import Places
+from policies.explaining.explain import Explanation, L7Verdict, Question, Reason, explain
+from policies.explaining.explain_plain import to_dict
+from policies.explaining.places import Places
+from policies.explaining.scene import Scene, UnknownEnd
+from policies.judging.requests import Request
 from policies.repository import Repository
-from policies.requests import Request
-from policies.scene import Scene, UnknownEnd
 from policies.types import Origin, Protocol
 from tests.policies.make import manifest, peers, pod, policy, to_ports
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from policies.compiling.identity import IdentityAllocator, Scope
 from policies.errors import Reason
-from policies.identity import IdentityAllocator, Scope
 from policies.ir import EndpointPolicy, NodePolicy, ServiceAddress
 from policies.objects import Backend, EndpointSlice, Pod, Service, ServicePort
 from policies.rules import Policy

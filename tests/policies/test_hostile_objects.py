@@ -12,17 +12,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.advice import advise
-from policies.crd_http import HEADERS_MAX
-from policies.crd_peers import EXCEPTS_MAX
-from policies.crd_scope import LIMITS
-from policies.crd_selectors import REQUIREMENTS_MAX, VALUES_MAX
+from policies.advising.advice import advise
+from policies.advising.validation import Judge, Validator
 from policies.errors import Reason
-from policies.fields import MESSAGE_MAX
-from policies.readers import FINDINGS_MAX, identify, read_object
+from policies.reading.crd_http import HEADERS_MAX
+from policies.reading.crd_peers import EXCEPTS_MAX
+from policies.reading.crd_scope import LIMITS
+from policies.reading.crd_selectors import REQUIREMENTS_MAX, VALUES_MAX
+from policies.reading.fields import MESSAGE_MAX
+from policies.reading.readers import FINDINGS_MAX, identify, read_object
+from policies.reading.sanitize import REGEX_DEPTH_MAX, REGEX_MAX, REGEX_PROGRAM_MAX, regex_fault
 from policies.rules import Policy
-from policies.sanitize import REGEX_DEPTH_MAX, REGEX_MAX, REGEX_PROGRAM_MAX, regex_fault
-from policies.validation import Judge, Validator
 from tests.policies.judge import clause, cnp, judge, ports
 
 TOO_MANY_EXCEPTS = EXCEPTS_MAX + 1

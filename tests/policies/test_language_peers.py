@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.compiler import CompilerOptions
+from policies.compiling.compiler import CompilerOptions
 from policies.ir import Address
 from policies.objects import Backend, CidrGroup, EndpointSlice, Node
 from policies.rules import CidrGroupPeer, Peer, ServicePeer, ToPorts

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from policies.compiler import CompilerOptions
-from policies.enforcement import AllowLocalhost, Enforcement, mode_for
+from policies.compiling.compiler import CompilerOptions
+from policies.compiling.enforcement import AllowLocalhost, Enforcement, mode_for
 from policies.ir import HeaderAction, HttpRule, Mismatch, NodePolicy, PolicyLog, Verdict
 from policies.rules import Clause, Policy
 from policies.selectors import Selector

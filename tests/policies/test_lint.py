@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.offline import compile_offline
-from policies.lint import lint
+from policies.advising.lint import lint
 from policies.repository import Repository
 from tests.policies.make import manifest, peers, pod, policy, to_ports
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.errors import PolicyError, PolicyErrors, Reason
-from policies.fields import ROOT, steps_of
-from policies.manifests import Document, Locator, read_documents, split
-from policies.sanitize import _GOOD_REGEX, Refused, header_match, port_value, regex_fault
+from policies.reading.fields import ROOT, steps_of
+from policies.reading.manifests import Document, Locator, read_documents, split
+from policies.reading.sanitize import _GOOD_REGEX, Refused, header_match, port_value, regex_fault
 
 TWO = """# first
 kind: A

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.evaluate import decide_request, rule_matches
+from policies.explaining.nearest import NearMisses, differences, explain_denial
 from policies.ir import HeaderMatch, HttpRule, RuleSet, Secret
-from policies.nearest import NearMisses, differences, explain_denial
-from policies.requests import Request, arrive
+from policies.judging.evaluate import decide_request, rule_matches
+from policies.judging.requests import Request, arrive
 from policies.types import Origin
 from tests.xds.strategies import rule_sets
 

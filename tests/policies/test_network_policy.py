@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from policies.errors import PolicyErrors, Reason
-from policies.readers import parse_object
+from policies.reading.readers import parse_object
 from policies.rules import CidrPeer, Clause, Entity, EntityPeer, Policy, PortSpec, Rule, ToPorts
 from policies.selectors import Operator, Requirement, Selector
 from policies.types import ALL_PORTS, Direction, PortRange, Protocol

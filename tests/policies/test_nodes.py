@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from policies.identity import IdentityAllocator
-from policies.nodes import Nodes
+from policies.compiling.identity import IdentityAllocator
+from policies.compiling.nodes import Nodes
+from policies.compiling.selections import SelectorCache
 from policies.objects import Node
-from policies.selections import SelectorCache
 from policies.types import IDENTITY_HOST, IDENTITY_KUBE_APISERVER, IDENTITY_REMOTE_NODE
 
 HERE = Node("here", {"zone": "inner"}, ("172.18.0.2",))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policies.errors import PolicyError, PolicyErrors, Reason
 from policies.objects import EndpointSlice, Pod, Service, Workload
-from policies.readers import identify, parse_object
+from policies.reading.readers import identify, parse_object
 from policies.rules import Policy
 from policies.types import Direction, Protocol
 from tests.policies.make import pod, policy, to_ports

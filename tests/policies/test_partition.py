@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from policies.changes import changed_keys, changed_values
+from policies.compiling.changes import changed_keys, changed_values
+from policies.compiling.named_ports import NamedPorts, PortName
+from policies.compiling.partition import bits, classes, port_pieces
 from policies.labels import cidr_key, prefix_of
-from policies.named_ports import NamedPorts, PortName
-from policies.partition import bits, classes, port_pieces
 from policies.prefixes import Prefix, PrefixMap, PrefixNumbers, parse_prefix
 from policies.types import PortRange, Protocol
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from policies.compiling.secret_headers import resolve
 from policies.ir import HeaderAction, HeaderMatch, HttpRule, Mismatch
 from policies.objects import PodKey, Secret
 from policies.rules import SecretHeader, ToPorts
-from policies.secret_headers import resolve
 from tests.policies.judge import ccnp, judge, ports
 
 BODY = "ports: [{port: '80', protocol: TCP}], rules: {http: [%s]}"

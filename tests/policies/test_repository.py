@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.errors import Reason
-from policies.manifests import FileEvent
 from policies.objects import PodKey
+from policies.reading.manifests import FileEvent
 from policies.repository import Repository
 from tests.policies.make import manifest, pod, policy, to_ports
 

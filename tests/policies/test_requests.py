@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policies.requests import BAD_REQUEST, REDIRECT, Request, arrive
+from policies.judging.requests import BAD_REQUEST, REDIRECT, Request, arrive
 
 JUDGED = {
     "/a": "/a",

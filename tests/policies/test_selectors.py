@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from policies.identity import RESTING_MAX, IdentitiesExhausted, IdentityAllocator
+from policies.compiling.identity import RESTING_MAX, IdentitiesExhausted, IdentityAllocator
+from policies.compiling.selections import Selection, SelectorCache
 from policies.labels import Label, canonical_key, cidr_key, identity_labels, is_identity_relevant, parse_label
-from policies.selections import Selection, SelectorCache
 from policies.selectors import Operator, Requirement, Selector, label_map
 from policies.types import RESERVED_LABELS
 

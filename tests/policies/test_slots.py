@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from policies.compiling.slots import SlotBook, assign
 from policies.ir import DirectionPolicy, RuleSet, Slot, SlotState, Verdict
-from policies.slots import SlotBook, assign
 from policies.types import Direction, Protocol
 from tests.policies.kernel import verdict
 from tests.policies.make import Node, peers, pod, policy, to_ports

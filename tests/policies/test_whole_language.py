@@ -12,9 +12,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policies.compiler import CompilerOptions
-from policies.enforcement import AllowLocalhost, Enforcement
-from policies.identity import IdentityAllocator
+from policies.compiling.compiler import CompilerOptions
+from policies.compiling.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.labels import identity_labels, parse_label
 from policies.objects import CidrGroup, Namespace, Node, Pod, PodKey

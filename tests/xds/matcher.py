@@ -13,8 +13,8 @@ import re2
 from envoy.config.rbac.v3.rbac_pb2 import RBAC, Action
 from envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
 
-from policies.ambiguity import ambiguous_path
 from policies.ir import HttpRule, RuleSet
+from policies.judging.ambiguity import ambiguous_path
 
 LATIN1 = re2.Options()
 LATIN1.encoding = re2.Options.Encoding.LATIN1

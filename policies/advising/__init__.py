@@ -1,0 +1,1 @@
+"""What the author of a policy may not have meant: traps, shadows, voids; the validate and lint commands."""

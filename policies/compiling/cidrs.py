@@ -1,0 +1,103 @@
+"""Identities of prefixes: one for every prefix that a policy, a group or the API server's addresses speak of. Pure.
+
+An address counts as the identity of the longest such prefix that it lies within, so whatever some policy singles out
+can be told apart; broader selectors choose the narrower identities by containment (facts 2.6). A prefix without a
+number would be taken for the broader one around it, which an `except` may have excluded: it is nobody's instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from policies.compiling.identity import IdentitiesExhausted, IdentityAllocator, Scope
+from policies.compiling.peers import group_labels
+from policies.compiling.selections import SelectorCache
+from policies.errors import PolicyError, Reason
+from policies.labels import API_SERVER_LABEL, RESERVED, cidr_key
+from policies.objects import CidrGroup
+from policies.prefixes import Prefix, PrefixMap, parse_prefix
+from policies.types import IDENTITY_UNMANAGED
+
+Labels = tuple[str, ...]
+
+
+class CidrBook:
+    """Prefix -> identity. `is_dual`: each family has a world of its own."""
+
+    def __init__(self, identities: IdentityAllocator, selectors: SelectorCache, *, is_dual: bool) -> None:
+        self.identities: Mapping[Prefix, int] = {}  # replaced when it changes
+        self.errors: tuple[PolicyError, ...] = ()
+        self._allocator = identities
+        self._selectors = selectors
+        self._is_dual = is_dual
+        self._labels: dict[Prefix, Labels] = {}
+        self._seen: tuple[object, ...] = ()
+        self._is_first = True
+
+    def take(self, groups: Mapping[str, CidrGroup], api_servers: frozenset[str]) -> None:
+        """Follow the prefixes that selectors speak of, the groups, and the API server's addresses outside of nodes."""
+        seen = (self._selectors.prefixes_version, groups, api_servers)
+        if self._seen and seen[0] == self._seen[0] and groups is self._seen[1] and api_servers == self._seen[2]:
+            return
+        self._seen = seen
+        wanted = self._wanted(groups, api_servers)
+        gone = {p: labels for p, labels in self._labels.items() if wanted.get(p) != labels}
+        known, nobodys = self._labels, {p for p, number in self.identities.items() if number == IDENTITY_UNMANAGED}
+        new = {p: labels for p, labels in wanted.items() if known.get(p) != labels or p in nobodys}
+        if not (gone or new or self._is_first):
+            return
+        numbers = dict(self.identities)
+        for prefix in gone:
+            self._release(numbers.pop(prefix))
+        if self._is_first:  # what an earlier agent knew and this world does not
+            for number in self._allocator.in_use(Scope.LOCAL).keys() - self._numbers_of(wanted):
+                self._release(number)
+            self._is_first = False
+        for prefix in sorted(new):
+            numbers[prefix] = self._enter(new[prefix])
+        self._labels, self.identities = wanted, numbers
+        self.errors = tuple(_no_number(prefix) for prefix, n in numbers.items() if n == IDENTITY_UNMANAGED)
+
+    def _wanted(self, groups: Mapping[str, CidrGroup], api_servers: Iterable[str]) -> dict[Prefix, Labels]:
+        inherited: PrefixMap[set[str]] = PrefixMap()
+        prefixes = {prefix for prefix in self._selectors.prefixes if prefix.length}
+        for group in groups.values():
+            for prefix in map(parse_prefix, group.prefixes):
+                if inherited.get(prefix) is None:
+                    inherited[prefix] = set()
+                known = inherited.get(prefix)
+                assert known is not None
+                known.update(group_labels(group))
+                if prefix.length:
+                    prefixes.add(prefix)
+        servers = {parse_prefix(address) for address in api_servers}
+        return {
+            prefix: self._labels_for(prefix, inherited.containing(prefix), prefix in servers)
+            for prefix in prefixes | servers
+        }
+
+    def _numbers_of(self, wanted: Mapping[Prefix, Labels]) -> set[int | None]:
+        return {self._allocator.number(labels, Scope.LOCAL) for labels in wanted.values()}
+
+    def _labels_for(self, prefix: Prefix, inherited: Iterable[set[str]], is_api_server: bool) -> Labels:
+        world = f"{RESERVED}:world-ipv{prefix.version}" if self._is_dual else f"{RESERVED}:world"
+        labels = {cidr_key(str(prefix)), world, *(label for labels in inherited for label in labels)}
+        return tuple(sorted(labels | {API_SERVER_LABEL} if is_api_server else labels))
+
+    def _enter(self, labels: Labels) -> int:
+        try:
+            number = self._allocator.allocate(labels, Scope.LOCAL)
+        except IdentitiesExhausted:
+            return IDENTITY_UNMANAGED
+        self._selectors.add(number, labels)
+        return number
+
+    def _release(self, number: int) -> None:
+        if number != IDENTITY_UNMANAGED:
+            self._allocator.release(number)
+            self._selectors.remove(number)
+
+
+def _no_number(prefix: Prefix) -> PolicyError:
+    message = "it is denied wherever policy is enforced: use fewer prefixes"
+    return PolicyError("CIDR", "", str(prefix), "", Reason.NO_IDENTITY, message)

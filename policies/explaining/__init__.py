@@ -1,0 +1,1 @@
+"""Why: who decided, what came nearest, in words and as data."""
