@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-PACKAGES=(python3 python3-venv python3-bpfcc linux-headers-amd64 nftables iproute2 iputils-ping curl nghttp2-client wrk util-linux)
+PACKAGES=(python3 python3-venv python3-bpfcc linux-headers-amd64 nftables iproute2 iputils-ping curl nghttp2-client openssl wrk util-linux)
 
 say() { printf '\033[36m%s\033[0m %s\n' "setup:" "$*" >&2; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 2; }
@@ -49,4 +49,15 @@ if [ -n "$protos" ] && [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
     --grpc_python_out="$root/build/pb" $protos)
   find build/pb -mindepth 1 -type d -exec touch {}/__init__.py \;
   echo "$want" > "$stamp"
+fi
+
+# For the tests of the metrics: unpacked and not installed, since installing the package starts a service.
+if [ ! -x build/prometheus/usr/bin/prometheus ]; then
+  say "unpacking Prometheus"
+  rm -rf build/prometheus && mkdir -p build/prometheus
+  log=$(mktemp)
+  (cd build/prometheus && { apt-get download prometheus || { apt-get update -qq && apt-get download prometheus; }; } &&
+    dpkg -x prometheus_*.deb . && rm -rf prometheus_*.deb usr/bin/promtool etc lib usr/share var) >"$log" 2>&1 \
+    || { tail -5 "$log" >&2; die "cannot fetch the Debian package prometheus (whole output: $log)"; }
+  rm -f "$log"
 fi

@@ -79,6 +79,12 @@ def _maps(at: int) -> Callable[[Health], Values]:
 
 FAMILIES: Final = (
     HealthFamily("deflector_build_info", "Version of the agent; always 1", lambda h: [((h.version,), 1)], ("version",)),
+    HealthFamily(
+        "cilium_version",
+        "The same, under the name by which Hubble's dashboards find their clusters",
+        lambda h: [((h.version,), 1)],
+        ("version",),
+    ),
     HealthFamily("deflector_policy_revision", "Revision that is enforced", _one(lambda h: h.revision)),
     HealthFamily(
         "deflector_policy_complete",

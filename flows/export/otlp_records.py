@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from flow import flow_pb2
+from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from google.protobuf.wrappers_pb2 import Int64Value
 from observer import observer_pb2
@@ -59,8 +60,11 @@ def request(
 def rejected(response: logs_service_pb2.ExportLogsServiceResponse) -> int:
     """How many records the collector did not take."""
     for answer in UnknownFieldSet(response):  # type: ignore[attr-defined]
-        if answer.field_number == _PARTIAL_SUCCESS:
-            return int(Int64Value.FromString(answer.data).value)  # rejected_log_records has the number of its value
+        if answer.field_number == _PARTIAL_SUCCESS and isinstance(answer.data, bytes):
+            try:
+                return int(Int64Value.FromString(answer.data).value)  # rejected_log_records has the number of its value
+            except DecodeError:
+                return 0  # what it says is nothing that it could mean
     return 0
 
 
