@@ -1,0 +1,131 @@
+"""What is counted as it arrives: each request once, by the leaf that decided, read or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
+from seen import seen_pb2
+
+from flows.lookups import Lookups
+from flows.record import PacketKind, PacketRecord
+from flows.tally import JOINED_PREFIX, SINGLES_MAX, Count, Tally, Use
+from tests.flows.make import SLOT, Galaxy, denied, drop, entry, exchange, intake, message
+from xds import denial
+
+RULE = "rule:a3f3de1c2786"
+
+
+@dataclass
+class Ledger:
+    """Remembers what it is told."""
+
+    told: list[tuple[Lookups, dict[Use, int]]] = field(default_factory=list)
+    packets_told: int = 0
+
+    def requests(self, view: Lookups, uses: Sequence[tuple[Use, Count]]) -> None:
+        self.told.append((view, {use: count.number for use, count in uses}))
+
+    def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
+        self.packets_told += len(records)
+
+    @property
+    def uses(self) -> dict[Use, int]:
+        found: dict[Use, int] = {}
+        for _, uses in self.told:
+            for use, number in uses.items():
+                found[use] = found.get(use, 0) + number
+        return found
+
+
+def by(leaf: str, made: HTTPAccessLogEntry) -> HTTPAccessLogEntry:
+    made.common_properties.metadata.filter_metadata[denial.METADATA_NAMESPACE][denial.METADATA_POLICY] = leaf
+    return made
+
+
+def counted(*entries: HTTPAccessLogEntry) -> dict[Use, int]:
+    ledger, view = Ledger(), Galaxy()
+    tally = Tally(ledger)
+    for made in entries:
+        tally.entries(view, [seen_pb2.Entry.FromString(made.SerializeToString())], 7)
+    tally.settle()
+    return ledger.uses
+
+
+def test_requests_are_counted_by_their_leaf() -> None:
+    assert counted(*(by(RULE, entry(port=port)) for port in range(1, 8))) == {Use(SLOT, False, RULE): 7}
+
+
+def test_a_request_that_lasts_is_counted_when_it_ends() -> None:
+    opened, ended = exchange()
+    assert counted(by(RULE, opened)) == {}
+    assert counted(by(RULE, opened), by(RULE, ended)) == {Use(SLOT, False, RULE): 1}
+
+
+def test_denials_are_told_apart_by_what_was_asked_for() -> None:
+    put, get = by("deny", denied(request="PUT /a?x=1")), by("deny", denied(request="GET /a"))
+    assert counted(put, put, get) == {
+        Use(SLOT, True, "deny", "PUT", "deathstar", "/a?x=1"): 2,
+        Use(SLOT, True, "deny", "GET", "deathstar", "/a"): 1,
+    }
+
+
+def test_so_are_requests_that_a_leaf_of_many_rules_let_pass() -> None:
+    leaf = f"{JOINED_PREFIX}0123456789ab"
+    found = counted(by(leaf, entry(request="GET /a")), by(leaf, entry(request="GET /b")))
+    assert sorted(use.path for use in found) == ["/a", "/b"]
+
+
+def test_a_flood_of_different_requests_is_counted_by_slot() -> None:
+    flood = [by("deny", denied(request=f"GET /{number}")) for number in range(SINGLES_MAX + 5)]
+    found = counted(*flood)
+    assert found.pop(Use(SLOT, True, "deny", is_told=False)) == 5
+    assert sum(found.values()) == SINGLES_MAX
+
+
+def test_what_was_never_judged_is_not_counted() -> None:
+    malformed = entry(code=400, details="http1.codec_error", routed=False)
+    malformed.common_properties.ClearField("metadata")
+    assert counted(malformed) == {}
+
+
+def test_a_new_view_settles_what_was_counted_under_the_old() -> None:
+    ledger, before, after = Ledger(), Galaxy(), Galaxy(node_name="n2")
+    tally = Tally(ledger)
+    made = [seen_pb2.Entry.FromString(by(RULE, entry()).SerializeToString())]
+    tally.entries(before, made, 7)
+    tally.entries(after, made, 8)
+    assert [view for view, _ in ledger.told] == [before]
+    tally.settle()
+    assert [view for view, _ in ledger.told] == [before, after]
+    tally.settle()
+    assert len(ledger.told) == 2
+
+
+@pytest.mark.parametrize("reading", [True, False])
+def test_each_request_is_counted_once_whether_or_not_it_is_read(reading: bool) -> None:
+    ledger = Ledger()
+    taker = intake(Galaxy())
+    taker.reading = reading
+    taker.tally = Tally(ledger)
+    many: list[Any] = [by(RULE, entry(port=port)) for port in range(1, 3001)]
+    for at in range(0, len(many), 100):
+        taker.access_log(message(*many[at : at + 100]))
+    taker.build()
+    taker.tally.settle()
+    assert ledger.uses == {Use(SLOT, False, RULE): 3000}
+
+
+def test_of_the_kernels_events_verdicts_are_counted() -> None:
+    ledger = Ledger()
+    taker = intake(Galaxy())
+    taker.tally = Tally(ledger)
+    taker.packets([drop(), drop(kind=PacketKind.POLICY_VERDICT)])
+    assert ledger.packets_told == 1
+
+
+def test_leaves_of_many_rules_are_known_by_the_name_that_the_tree_gives_them() -> None:
+    assert JOINED_PREFIX == denial.JOINED_PREFIX
