@@ -1,1 +1,1 @@
-"""What a request may do where Envoy has no parser: the DNS and Kafka proxies will live here (docs/architecture.md)."""
+"""What a request may do where Envoy has no parser: the DNS proxy is in `dns`; Kafka is to follow (docs/architecture.md)."""

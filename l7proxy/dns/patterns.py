@@ -1,0 +1,149 @@
+"""matchName and matchPattern, compiled per rule set into a tree of labels (facts 6.1, Cilium 1.19). Pure.
+
+Names are compared from their last label on, so that a rule set of 10,000 patterns costs what its longest name costs
+(docs/dns.md has the figures against a joined regex). `regex_of` says the same as a regular expression: it is what the
+tree is tested against, and what is shown to people.
+
+    *        in toFQDNs: every name of host characters; in a DNS rule: everything. So are ** and **.
+    *.x.io   one label before x.io       **.x.io   one or more labels before x.io (two stars or more)
+    *x.io    x.io and subx.io            a.**.x.io the same as a.*.x.io: stars elsewhere are one star
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import Final
+
+_CHARACTERS: Final = "[-a-zA-Z0-9_]"
+_PLAIN: Final = re.compile(r"[-a-z0-9_.]+")
+_STARS: Final = re.compile(r"\*+")
+_EVERYTHING: Final = re.compile(r"\*+|\*\*+\.")
+
+
+class Dialect(Enum):
+    """What a lone `*` means, as a regular expression: the two places where patterns stand differ for odd names."""
+
+    TO_FQDNS = rf"(^({_CHARACTERS}+[.])+$)|(^[.]$)"
+    DNS_RULE = ".*"
+
+
+def canonical(written: str) -> str:
+    """A name or pattern as it is compared: trimmed, in lower case, with a trailing dot. "" is the root."""
+    text = written.strip().lower()
+    return text if text.endswith(".") else text + "."
+
+
+def is_everything(pattern: str) -> bool:
+    """Whether the pattern is a lone star, or several."""
+    return _EVERYTHING.fullmatch(pattern.strip()) is not None
+
+
+def regex_of(pattern: str, dialect: Dialect) -> str:
+    """The anchored regular expression of a pattern, as the facts have it."""
+    if is_everything(pattern):
+        return dialect.value
+    text = canonical(pattern)
+    deep = ""
+    if text.startswith("**") and text.lstrip("*").startswith("."):
+        deep, text = f"({_CHARACTERS}+([.]{_CHARACTERS}+){{0,}})", text.lstrip("*")
+    return f"^{deep}" + _STARS.sub(f"{_CHARACTERS}*", text.replace(".", "[.]")) + "$"
+
+
+class _Node:
+    """Where labels lead to, read from the end of a name."""
+
+    __slots__ = ("any", "deep", "ends", "globs", "literal")
+
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node] = {}
+        self.any: _Node | None = None  # a lone star
+        self.globs: dict[tuple[str, ...], _Node] = {}  # stars within a label: what stands between them
+        self.ends = False  # a name may end here
+        self.deep = False  # one or more labels, whatever they are, may follow
+
+    def child(self, label: str) -> _Node:
+        if "*" not in label:
+            return self.literal.setdefault(label, _Node())
+        if not label.strip("*"):
+            self.any = self.any or _Node()
+            return self.any
+        return self.globs.setdefault(tuple(_STARS.split(label)), _Node())
+
+
+class NameSet:
+    """The names that some names and patterns select. Immutable once made."""
+
+    def __init__(self, names: Iterable[str], patterns: Iterable[str], dialect: Dialect) -> None:
+        self._exact: set[str] = {canonical(name) for name in names}
+        self._root = _Node()
+        self._patterned = self._everything = self._every_plain = False
+        for pattern in patterns:
+            self._add(pattern, dialect)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no name at all is refused."""
+        return self._everything
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a name is selected; it is in lower case with a trailing dot, as the codec gives it."""
+        if self._everything or name in self._exact:
+            return True
+        if not self._patterned or not _PLAIN.fullmatch(name):
+            return False
+        return self._every_plain or self._walk(name[:-1].split("."))
+
+    def _add(self, pattern: str, dialect: Dialect) -> None:
+        if is_everything(pattern):
+            self._patterned = True
+            self._every_plain = True
+            self._everything |= dialect is Dialect.DNS_RULE
+            return
+        text = canonical(pattern)
+        if "*" not in text:
+            self._exact.add(text)
+            return
+        self._patterned = True
+        labels = text[:-1].split(".")
+        deep = len(labels) > 1 and labels[0].startswith("**") and not labels[0].strip("*")
+        node = self._root
+        for label in reversed(labels[1:] if deep else labels):
+            node = node.child(label)
+        node.deep |= deep
+        node.ends |= not deep
+
+    def _walk(self, labels: list[str]) -> bool:
+        """Depth first over the branches that fit; each node of the tree is visited once at most."""
+        waiting = [(self._root, len(labels))]
+        while waiting:
+            node, left = waiting.pop()
+            if not left:
+                if node.ends:
+                    return True
+                continue
+            if node.deep:
+                return True
+            label = labels[left - 1]
+            if (found := node.literal.get(label)) is not None:
+                waiting.append((found, left - 1))
+            if node.any is not None:
+                waiting.append((node.any, left - 1))
+            for parts, child in node.globs.items():
+                if _fits(parts, label):
+                    waiting.append((child, left - 1))
+        return False
+
+
+def _fits(parts: tuple[str, ...], label: str) -> bool:
+    """Whether the label has the parts in their order, the first at its beginning, the last at its end. Linear: the
+    first place where a part between two stars fits is as good as any later one."""
+    at, end = len(parts[0]), len(label) - len(parts[-1])
+    if at > end or not label.startswith(parts[0]) or not label.endswith(parts[-1]):
+        return False
+    for part in parts[1:-1]:
+        at = label.find(part, at, end) + len(part)
+        if at < len(part):
+            return False
+    return True

@@ -1,0 +1,155 @@
+"""Sockets of a transparent proxy: they take what was sent to others, and send with addresses that are not the host's.
+
+Marks are those of docs/architecture.md section B: bpf knows the proxy's packets by them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from functools import lru_cache
+from struct import Struct
+from typing import Final
+
+from l7proxy.dns.packets import Way, fragments, packet
+from policies.types import Protocol
+
+MARK_UPSTREAM: Final = 0xB00  # egress proxy to server: judged for egress only
+MARK_ANSWER: Final = 0xD00  # egress proxy to its client pod
+LISTEN_BUFFER: Final = 4 << 20  # bytes of queries that may wait in the kernel while the proxy is busy
+BACKLOG: Final = 512
+# <linux/in.h>, <linux/in6.h>; Python has names for some of them only.
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
+_IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+_SO_RCVBUFFORCE: Final = 33
+_TRANSPARENT: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, _IP_TRANSPARENT),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT),
+}
+_ORIGINAL: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, _IP_RECVORIGDSTADDR),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR),
+}
+_KIND: Final = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
+_SOCKADDR4: Final = Struct("2x2s4s")
+_SOCKADDR6: Final = Struct("2x2s4x16s")
+ANCILLARY_SIZE: Final = socket.CMSG_SPACE(28)
+
+_CACHED: Final = 65536  # addresses whose other form is remembered
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """By the look of an address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@lru_cache(_CACHED)
+def packed(address: str) -> bytes:
+    """The bytes of an address."""
+    return socket.inet_pton(family_of(address), address)
+
+
+@lru_cache(_CACHED)
+def text(address: bytes) -> str:
+    """The text of an address."""
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def listener(family: socket.AddressFamily, protocol: Protocol, port: int, shared: bool = False) -> socket.socket:
+    """Takes what is redirected to this port, for whatever address it was meant. `shared`: with other workers."""
+    made = _socket(family, protocol, MARK_ANSWER)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if protocol is Protocol.UDP:
+            made.setsockopt(*_ORIGINAL[family], 1)
+            made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, LISTEN_BUFFER)
+        made.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))
+        if protocol is Protocol.TCP:
+            made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def upstream(pod: str, server: str, port: int, protocol: Protocol) -> socket.socket:
+    """A socket from the pod's own address, at a port that the kernel draws, connected (or connecting) to the server.
+
+    One per query on UDP, so that nobody can guess where an answer must go. Connected, it takes the server's packets
+    only, and hears of a server that is not there. OSError where that fails at once.
+    """
+    made = _socket(family_of(pod), protocol, MARK_UPSTREAM)
+    try:
+        if protocol is Protocol.TCP:
+            made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.bind((pod, 0))
+        failed = made.connect_ex((server, port))
+        if failed not in (0, errno.EINPROGRESS):
+            raise OSError(failed, os.strerror(failed))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def original_destination(ancillary: Ancillary) -> tuple[bytes, int] | None:
+    """Packed address and port that a datagram was sent to."""
+    for level, kind, content in ancillary:
+        if level == socket.IPPROTO_IP and kind == _IP_RECVORIGDSTADDR:
+            port, address = _SOCKADDR4.unpack_from(content)
+        elif level == socket.IPPROTO_IPV6 and kind == _IPV6_RECVORIGDSTADDR:
+            port, address = _SOCKADDR6.unpack_from(content)
+        else:
+            continue
+        return address, int.from_bytes(port, "big")
+    return None
+
+
+class Postman:
+    """Delivers UDP answers that come from the servers' addresses."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, socket.socket] = {}
+        for size, family in ((4, socket.AF_INET), (16, socket.AF_INET6)):
+            made = socket.socket(
+                family, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW
+            )
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK_ANSWER)
+            self._sockets[size] = made
+
+    def send(self, way: Way, payload: bytes) -> None:
+        """Send a datagram, in fragments where it does not fit. OSError where the kernel does not take it."""
+        via = self._sockets[len(way.source)]
+        to = (text(way.destination), 0)
+        try:
+            via.sendto(packet(way, payload), to)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            for fragment in fragments(way, payload, int.from_bytes(os.urandom(4), "big")):
+                via.sendto(fragment, to)
+
+    def close(self) -> None:
+        """Send no more."""
+        for one in self._sockets.values():
+            one.close()
+
+
+def _socket(family: socket.AddressFamily, protocol: Protocol, mark: int) -> socket.socket:
+    made = socket.socket(family, _KIND[protocol] | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        made.setsockopt(*_TRANSPARENT[family], 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    except OSError:
+        made.close()
+        raise
+    return made

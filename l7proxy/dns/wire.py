@@ -1,0 +1,206 @@
+"""DNS messages as they come off the wire (RFC 1035 4.1, EDNS0 of RFC 6891): bounded, checked, never rewritten. Pure.
+
+Messages are forwarded byte for byte; this codec only looks. It has three outcomes: a value, or WireError (for TCP,
+`streams` has waited for the whole message before). Every count is checked against a named bound, every length against
+the message, and what is left over at the end is an error: a message that two readers understand differently is none.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from l7proxy.dns.names_on_wire import HEADER_SIZE, WireError, read_name, skip_name
+
+MESSAGE_MAX: Final = 65535  # bytes; TCP's length prefix has 16 bits (RFC 1035 4.2.2)
+QUESTIONS_MAX: Final = 8  # every one is judged; servers refuse more than one (RFC 9619)
+QUERY_RECORDS_MAX: Final = 32  # a query has an OPT, an IXFR query a SOA, a signed one a TSIG
+ANSWER_RECORDS_MAX: Final = 6000  # records of at least 11 bytes that fit into a message
+
+FLAG_QR, FLAG_AA, FLAG_TC, FLAG_RD, FLAG_RA, FLAG_AD, FLAG_CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+OPCODE_SHIFT, OPCODE_MASK, RCODE_MASK = 11, 0x7800, 0xF
+OPCODE_QUERY: Final = 0
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+TYPE_A, TYPE_CNAME, TYPE_AAAA, TYPE_OPT, TYPE_IXFR, TYPE_AXFR = 1, 5, 28, 41, 251, 252
+CLASS_IN: Final = 1
+TTL_MAX: Final = 0x7FFFFFFF  # seconds; above it a TTL counts as 0 (RFC 2181 8)
+TRANSFERS: Final = frozenset((TYPE_IXFR, TYPE_AXFR))  # their answers are many messages
+DO_BIT: Final = 0x8000
+
+_HEADER: Final = Struct("!6H")
+_QUESTION: Final = Struct("!2H")
+_RECORD: Final = Struct("!HHIH")
+_FIRST_QUESTION: Final = b"\xc0\x0c"  # a pointer to right behind the header
+_ADDRESS_SIZES: Final = {TYPE_A: 4, TYPE_AAAA: 16}
+
+
+class Question(NamedTuple):
+    """One question; `name` is text in lower case with a trailing dot."""
+
+    name: str
+    qtype: int
+    qclass: int
+
+
+class Edns(NamedTuple):
+    """The OPT record of a message, without its options."""
+
+    udp_size: int
+    rcode_high: int  # upper eight bits of the answer's code
+    version: int
+    flags: int
+
+
+class Query(NamedTuple):
+    """A message with QR=0. `end` is the offset behind its questions."""
+
+    id: int
+    flags: int
+    questions: tuple[Question, ...]
+    end: int
+    edns: Edns | None
+
+    @property
+    def opcode(self) -> int:
+        return (self.flags & OPCODE_MASK) >> OPCODE_SHIFT
+
+
+class Record(NamedTuple):
+    """A record of the answer section that learning looks at: A, AAAA (`address` packed) or CNAME (`target`)."""
+
+    owner: str
+    rrtype: int
+    ttl: int  # seconds
+    address: bytes
+    target: str
+
+
+class Response(NamedTuple):
+    """A message with QR=1. `rrtypes` are those of the answer section, in order, each once."""
+
+    id: int
+    flags: int
+    rcode: int
+    questions: tuple[Question, ...]
+    records: tuple[Record, ...]
+    rrtypes: tuple[int, ...]
+
+
+def peek_flags(message: bytes) -> int | None:
+    """The flags of a message that has a header at all; None where nothing can be answered."""
+    return None if len(message) < HEADER_SIZE else message[2] << 8 | message[3]
+
+
+def read_query(message: bytes) -> Query:
+    """Read a query; WireError when it is malformed, or is not a query."""
+    if not HEADER_SIZE <= len(message) <= MESSAGE_MAX:
+        raise WireError("message of impossible size")
+    number, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
+    if flags & FLAG_QR:
+        raise WireError("answer where a query was expected")
+    questions, end = _read_questions(message, asked)
+    records = answered + authority + additional
+    if records > QUERY_RECORDS_MAX:
+        raise WireError("too many records in a query")
+    edns, at = None, end
+    for _ in range(records):
+        at, edns = _skip_record(message, at, edns)
+    if at != len(message):
+        raise WireError("bytes behind the last record")
+    return Query(number, flags, questions, end, edns)
+
+
+def read_response(message: bytes) -> Response:
+    """Read an answer; WireError when it is malformed. One that says it is truncated may end within a record."""
+    if not HEADER_SIZE <= len(message) <= MESSAGE_MAX:
+        raise WireError("message of impossible size")
+    number, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
+    if not flags & FLAG_QR:
+        raise WireError("query where an answer was expected")
+    if answered + authority + additional > ANSWER_RECORDS_MAX:
+        raise WireError("too many records in an answer")
+    questions, at = _read_questions(message, asked)
+    records: list[Record] = []
+    rrtypes: list[int] = []
+    edns: Edns | None = None
+    try:
+        for _ in range(answered):
+            at = _read_record(message, at, records, rrtypes, questions)
+        for _ in range(authority + additional):
+            at, edns = _skip_record(message, at, edns)
+        if at != len(message):
+            raise WireError("bytes behind the last record")
+    except WireError:
+        if not flags & FLAG_TC:
+            raise
+    rcode = flags & RCODE_MASK
+    if edns is not None:
+        rcode |= edns.rcode_high << 4
+    return Response(number, flags, rcode, questions, tuple(records), tuple(dict.fromkeys(rrtypes)))
+
+
+def _read_questions(message: bytes, count: int) -> tuple[tuple[Question, ...], int]:
+    if count > QUESTIONS_MAX:
+        raise WireError("too many questions")
+    questions, at = [], HEADER_SIZE
+    for _ in range(count):
+        name, at = read_name(message, at)
+        if at + 4 > len(message):
+            raise WireError("question cut short")
+        questions.append(Question(name, *_QUESTION.unpack_from(message, at)))
+        at += 4
+    return tuple(questions), at
+
+
+def _fixed(message: bytes, at: int) -> tuple[int, int, int, int, int]:
+    """Type, class, TTL and the extent of the content of a record, whose name ends here."""
+    if at + 10 > len(message):
+        raise WireError("record cut short")
+    rrtype, rrclass, ttl, size = _RECORD.unpack_from(message, at)
+    if at + 10 + size > len(message):
+        raise WireError("record longer than its message")
+    return rrtype, rrclass, ttl, at + 10, at + 10 + size
+
+
+def _owner(message: bytes, at: int, questions: tuple[Question, ...]) -> str:
+    """The name of a record; it mostly is the one that was asked for, by a pointer to right behind the header."""
+    if questions and message.startswith(_FIRST_QUESTION, at):
+        return questions[0].name
+    return read_name(message, at)[0]
+
+
+def _read_record(
+    message: bytes, at: int, records: list[Record], rrtypes: list[int], questions: tuple[Question, ...]
+) -> int:
+    """Read one record of the answer section, and return the offset behind it."""
+    begin, at = at, skip_name(message, at)
+    rrtype, rrclass, ttl, content, end = _fixed(message, at)
+    rrtypes.append(rrtype)
+    if rrclass != CLASS_IN:
+        return end
+    size = _ADDRESS_SIZES.get(rrtype)
+    if size is not None:
+        if end - content != size:
+            raise WireError("address of the wrong size")
+        owner = _owner(message, begin, questions)
+        records.append(Record(owner, rrtype, ttl if ttl <= TTL_MAX else 0, message[content:end], ""))
+    elif rrtype == TYPE_CNAME:
+        owner = _owner(message, begin, questions)
+        target, behind = read_name(message, content)
+        if behind != end:
+            raise WireError("CNAME of the wrong size")
+        records.append(Record(owner, rrtype, ttl if ttl <= TTL_MAX else 0, b"", target))
+    return end
+
+
+def _skip_record(message: bytes, at: int, edns: Edns | None) -> tuple[int, Edns | None]:
+    """The offset behind a record that only matters if it is the OPT, of which there is one at most (RFC 6891 6.1.1)."""
+    begin, at = at, skip_name(message, at)
+    rrtype, rrclass, ttl, _, end = _fixed(message, at)
+    if rrtype != TYPE_OPT:
+        return end, edns
+    if edns is not None:
+        raise WireError("two OPT records")
+    if message[begin]:
+        raise WireError("OPT record with a name")
+    return end, Edns(rrclass, ttl >> 24, ttl >> 16 & 0xFF, ttl & 0xFFFF)
