@@ -51,14 +51,14 @@ class Observability:
         collectors: Collection[Collector] = (),
     ) -> None:
         self._config, self._follow = config, follow
-        self._registry = CollectorRegistry()
-        self._feed = MetricsFeed(self._registry, follow, log.warning)
+        self.registry = CollectorRegistry()
+        self._feed = MetricsFeed(self.registry, follow, log.warning)
         self._exporters = Exporters(follow, log.warning, time.time)
         self._otlp = self._make_otlp(*about)
         self._pods: frozenset[PodKey] = frozenset()
         self._resting: dict[PodKey, float] = {}
         for collector in (self._exporters, *([self._otlp] if self._otlp else []), *collectors):
-            self._registry.register(collector)
+            self.registry.register(collector)
         try:
             if config.metrics and config.metrics_file is not None:
                 raise EnvironmentProblem(
@@ -78,7 +78,7 @@ class Observability:
 
     def _make_server(self) -> MetricsServer | None:
         address = self._config.metrics_address
-        return MetricsServer(address, self._registry, self._config.openmetrics) if address else None
+        return MetricsServer(address, self.registry, self._config.openmetrics) if address else None
 
     def _make_otlp(self, node_name: str, version: str) -> OtlpExporter | None:
         if self._config.otlp is None:

@@ -1,15 +1,11 @@
 """How the node itself fares, as Prometheus metrics: `deflector_*`. A collector fed with values, when a page is read.
 
-Pages are read in threads of their own; the values are taken in the node's event loop, so that nobody sees half a
-change. A loop that does not answer in time is shown with what it said last.
+Pages are read in threads of their own; the values are taken in the node's event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +13,9 @@ from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from agent.from_loop import FromLoop
 from policies.ir import SlotState
 
-ANSWER_WAIT: Final = 2.0  # seconds that a page waits for the loop
 # From a file's change to its enforcement: some milliseconds, unless a proxy is late.
 PROPAGATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PROPAGATION: Final = "deflector_policy_propagation_seconds"
@@ -81,7 +77,7 @@ FAMILIES: Final = (
     HealthFamily("deflector_build_info", "Version of the agent; always 1", lambda h: [((h.version,), 1)], ("version",)),
     HealthFamily(
         "cilium_version",
-        "The same, under the name by which Hubble's dashboards find their clusters",
+        "Version of the agent, under the name by which Hubble's dashboards find their clusters",
         lambda h: [((h.version,), 1)],
         ("version",),
     ),
@@ -141,9 +137,9 @@ FAMILIES: Final = (
     ),
     HealthFamily("deflector_flow_readers", "Readers of flows: clients, exporters, metrics", _one(lambda h: h.readers)),
     HealthFamily("deflector_hubble_connections", "Clients of the Hubble API", _one(lambda h: h.connections)),
-    HealthFamily("deflector_hubble_calls", "Their open calls", _one(lambda h: h.calls)),
+    HealthFamily("deflector_hubble_calls", "Open calls of clients of the Hubble API", _one(lambda h: h.calls)),
     HealthFamily("deflector_bpf_map_entries", "Entries of a map of the kernel", _maps(0), ("map",)),
-    HealthFamily("deflector_bpf_map_capacity", "Entries that it may have", _maps(1), ("map",)),
+    HealthFamily("deflector_bpf_map_capacity", "Entries that a map of the kernel may have", _maps(1), ("map",)),
     HealthFamily(
         "deflector_bpf_map_pressure",
         "Part of a map that is in use, 0 to 1",
@@ -157,9 +153,7 @@ class Telemetry(Collector):
     """`look` takes the values; it is called in the loop in which this was made."""
 
     def __init__(self, look: Callable[[], Health]) -> None:
-        self._look = look
-        self._loop = asyncio.get_running_loop()
-        self._last = Health()
+        self._health = FromLoop(look, Health())
         self._propagation = Histogram(
             PROPAGATION, "Seconds from a file's change to its enforcement", buckets=PROPAGATION_BUCKETS, registry=None
         )
@@ -174,28 +168,13 @@ class Telemetry(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """In the thread of a page."""
-        health = self._ask()
+        health = self._health.ask()
         for family in FAMILIES:
             metric = _metric(family)
             for labels, value in family.values(health):
                 metric.add_metric(labels, value)
             yield metric
         yield from self._propagation.collect()
-
-    def _ask(self) -> Health:
-        answer: Future[Health] = Future()
-        try:
-            self._loop.call_soon_threadsafe(self._answer, answer)
-            self._last = answer.result(ANSWER_WAIT)
-        except (RuntimeError, NoAnswer):  # the loop is closed, or busy
-            pass
-        return self._last
-
-    def _answer(self, into: Future[Health]) -> None:
-        try:
-            into.set_result(self._look())
-        except Exception as error:
-            into.set_exception(error)
 
 
 def _metric(family: HealthFamily) -> GaugeMetricFamily | CounterMetricFamily:

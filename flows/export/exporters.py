@@ -106,10 +106,14 @@ class Exporters(Collector):
         yield changes
         digest = hashlib.sha256(repr(sorted(self._wanted.items())).encode()).digest()
         yield GaugeMetricFamily(
-            "hubble_dynamic_exporter_config_hash", "Hash of the configuration", value=int.from_bytes(digest[:6])
+            "hubble_dynamic_exporter_config_hash",
+            "Hash of the exporters' configuration",
+            value=int.from_bytes(digest[:6]),
         )
         yield GaugeMetricFamily(
-            "hubble_dynamic_exporter_config_last_applied", "Unix time of the last change", value=self._applied_at
+            "hubble_dynamic_exporter_config_last_applied",
+            "Unix time of the last change of exporters",
+            value=self._applied_at,
         )
         events = CounterMetricFamily(
             "deflector_exporter_events", "Events by what became of them", labels=["name", "outcome"]

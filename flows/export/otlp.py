@@ -205,5 +205,7 @@ class OtlpExporter(Collector):
         for outcome in OUTCOMES:
             events.add_metric([outcome], getattr(self.counts, outcome))
         yield events
-        yield GaugeMetricFamily("deflector_otlp_queue_events", "Events that wait", value=len(self._queue))
+        yield GaugeMetricFamily(
+            "deflector_otlp_queue_events", "Events that wait for the collector", value=len(self._queue)
+        )
         yield GaugeMetricFamily("deflector_otlp_up", "1 if the collector took the last batch", value=self._is_up)
