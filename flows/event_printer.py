@@ -24,7 +24,7 @@ class EventPrinter(Printer):
 
     def _event(self, response: observer_pb2.GetAgentEventsResponse) -> str:
         if self._output == "json":
-            return to_json(response) + "\n"
+            return to_json(response.agent_event if self._style.bare_json else response) + "\n"
         time = self._time(response.time if response.HasField("time") else None)
         node = (response.node_name,) if self._style.node_name else ()
         cells = (enum_name(flow_pb2.AgentEventType, response.agent_event.type), self._details(response.agent_event))

@@ -66,6 +66,7 @@ class Style:
     ip_translation: bool = True
     time_format: str = "StampMilli"
     debug: bool = False
+    bare_json: bool = False  # flows without their envelope, as hubble printed them long ago
     why: bool = False  # say under each flow why its verdict is what it is: compact and dict
 
 
@@ -128,7 +129,7 @@ class Printer:
 
     def _flow(self, response: observer_pb2.GetFlowsResponse) -> str:
         if self._output == "json":
-            return to_json(response) + "\n"
+            return to_json(response.flow if self._style.bare_json else response) + "\n"
         flow = response.flow
         time = self._time(flow.time if flow.HasField("time") else None)
         if self._output == "compact":
@@ -168,7 +169,7 @@ class Printer:
 
     def _loss(self, response: observer_pb2.GetFlowsResponse) -> str:
         if self._output == "json":
-            return to_json(response) + "\n"
+            return to_json(response.lost_events if self._style.bare_json else response) + "\n"
         loss = response.lost_events
         time = self._time(response.time if response.HasField("time") else None)
         source = enum_name(flow_pb2.LostEventSource, loss.source)

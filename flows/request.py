@@ -15,9 +15,10 @@ from flow import flow_pb2
 from observer import observer_pb2
 
 from flows.gotime import parse_time
-from flows.words import EVENT_TYPES, OBSERVATION_POINTS, RESERVED_IDENTITIES
+from flows.words import AGENT_NOTIFICATIONS, EVENT_TYPES, OBSERVATION_POINTS, RESERVED_IDENTITIES
 
 LAST_DEFAULT = 20
+SUB_TYPES = {EVENT_TYPES["trace"]: OBSERVATION_POINTS, EVENT_TYPES["agent"]: AGENT_NOTIFICATIONS}
 NUMBER_ALL = 2**64 - 1
 IP_VERSIONS = {
     **dict.fromkeys(("4", "v4", "ipv4", "ip4"), flow_pb2.IPv4),
@@ -75,6 +76,7 @@ class Options:
     since: str = ""
     until: str = ""
     field_mask: Sequence[str] = ()
+    from_file: bool = False  # responses are read from a file: without a number all of them
 
 
 def build_request(options: Options, now_ns: int) -> observer_pb2.GetFlowsRequest:
@@ -104,13 +106,25 @@ def _check_selection(options: Options) -> None:
             raise OptionError(f"cannot set both --{name} and --{other_name}")
 
 
-def _last(options: Options, request: observer_pb2.GetFlowsRequest) -> int:
+def _last(options: Options, request: observer_pb2.GetFlowsRequest | observer_pb2.GetAgentEventsRequest) -> int:
     """Without a time and a number it is the last 20, or nothing of the past when following."""
     if request.HasField("since") or request.HasField("until"):
         return options.last
     if options.all:
         return NUMBER_ALL
-    return options.last or (0 if options.follow else LAST_DEFAULT)
+    return options.last or (0 if options.follow or options.from_file else LAST_DEFAULT)
+
+
+def build_events_request(options: Options, now_ns: int) -> observer_pb2.GetAgentEventsRequest:
+    """The same for agent events, of which none are filtered. Raises OptionError or TimeError."""
+    _check_selection(options)
+    request = observer_pb2.GetAgentEventsRequest(follow=options.follow, first=options.first > 0)
+    if options.since:
+        request.since.CopyFrom(parse_time(options.since, now_ns))
+    if options.until and not options.follow:
+        request.until.CopyFrom(parse_time(options.until, now_ns))
+    request.number = options.first or _last(options, request)
+    return request
 
 
 @dataclass
@@ -294,8 +308,8 @@ def _event_type(value: str) -> flow_pb2.EventTypeFilter:
     wanted = flow_pb2.EventTypeFilter(type=EVENT_TYPES[kind] if kind in EVENT_TYPES else _number(kind, "type"))
     if colon:
         wanted.match_sub_type = True
-        known = kind == "trace" and sub in OBSERVATION_POINTS
-        wanted.sub_type = OBSERVATION_POINTS.index(sub) if known else _number(sub, "event sub-type")
+        named: tuple[str, ...] = SUB_TYPES.get(wanted.type, ())
+        wanted.sub_type = named.index(sub) if sub in named else _number(sub, "event sub-type")
     return wanted
 
 

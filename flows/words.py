@@ -36,6 +36,13 @@ OBSERVATION_POINTS = (
     *("to-network", "from-crypto", "to-crypto"),
 )
 
+# event_type.sub_type of an agent event, as --type names it
+AGENT_NOTIFICATIONS = (
+    *("unspecified", "message", "agent-started", "endpoint-regenerate-success", "endpoint-regenerate-failure"),
+    *("policy-updated", "policy-deleted", "endpoint-created", "endpoint-deleted"),
+    *("ipcache-upserted", "ipcache-deleted"),
+)
+
 MATCH_TYPES = ("none", "L3-Only", "L3-L4", "L4-Only", "all", "L3-Proto", "Proto-Only")
 
 # flow.SocketTranslationPoint

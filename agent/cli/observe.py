@@ -1,4 +1,4 @@
-"""`deflector observe`: flows on the terminal, with hubble's options, filters and output."""
+"""`deflector observe`: flows and agent events on the terminal, with hubble's options, filters and output."""
 
 from __future__ import annotations
 
@@ -6,170 +6,262 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from agent.cli.headings import HeadedCommand
+from agent.cli.headings import HeadedCommand, under
+from agent.cli.observe_filters import OrderedFilters, filter_options
 from agent.cli.server_options import server_options
 from agent.errors import EnvironmentProblem
 from flows.channels import Dial
-from flows.client import ClientError, print_flows
+from flows.client import ClientError, observe_agent, print_flows
+from flows.event_printer import EventPrinter
+from flows.filters import FilterError
 from flows.gotime import TimeError
-from flows.printer import Printer, PrinterError, Style
-from flows.request import FLAGS, SETTERS, SHORT, FilterOption, OptionError, Options, build_request
+from flows.mask import HUBBLE_DEFAULT, HUBBLE_FORGOT, Mask, MaskError
+from flows.printer import OUTPUTS, Printer, PrinterError, Style
+from flows.raw_filters import RawFilterError, filters_yaml, read_filters
+from flows.replay import LINE_MAX, Replay
+from flows.request import OptionError, Options, build_events_request, build_request
 
-# What each filter means; `--from-X` and `--to-X` are the same for the source and the destination only.
-HELP = {
-    "all-namespaces": "Flows of all namespaces.",
-    "cel-expression": "Flows for which this CEL expression is true.",
-    "cluster": "Flows from or to this cluster.",
-    "drop-reason-desc": "Flows dropped for this reason, e.g. POLICY_DENIED.",
-    "encrypted": "Encrypted flows.",
-    "fqdn": "Flows from or to this name; * is any part of it.",
-    "http-header": "HTTP flows with this header, NAME:VALUE.",
-    "http-method": "HTTP flows with this method.",
-    "http-path": "HTTP flows whose path matches this regex.",
-    "http-status": "HTTP responses with this code, or prefix: 403, 5+.",
-    "http-url": "HTTP flows whose URL matches this regex.",
-    "identity": "Flows from or to this identity: a number or a reserved name.",
-    "interface": "Flows seen at this interface.",
-    "ip": "Flows from or to this address or CIDR.",
-    "ip-trace-id": "Flows with this IP trace id.",
-    "ip-version": "Flows of this IP version: 4 or 6.",
-    "ipv4": "IPv4 flows.",
-    "ipv6": "IPv6 flows.",
-    "label": "Flows from or to endpoints that this selector chooses.",
-    "namespace": "Flows from or to this namespace.",
-    "node-label": "Flows seen on nodes that this selector chooses.",
-    "node-name": "Flows seen on this node; * is any part of it.",
-    "pod": "Flows from or to pods [NAMESPACE/]PREFIX.",
-    "port": "Flows from or to this port.",
-    "protocol": "tcp, udp, icmp, icmpv4, icmpv6, http, dns, kafka ...",
-    "service": "Flows from or to services [NAMESPACE/]PREFIX.",
-    "snat-ip": "Flows with this translated source address.",
-    "tcp-flags": "Flows with all these TCP flags, e.g. SYN,ACK.",
-    "trace-id": "Flows of this trace.",
-    "traffic-direction": "ingress or egress.",
-    "type": "l7, drop, policy-verdict, trace[:to-endpoint] ...",
-    "unencrypted": "Flows that are not encrypted.",
-    "uuid": "The flow with this id.",
-    "verdict": "FORWARDED, DROPPED, REDIRECTED ...",
-    "workload": "Flows from or to [KIND/]NAME.",
-}
-NOT = "not_"
+SHOWN = HUBBLE_DEFAULT | HUBBLE_FORGOT  # all that is printed where it is not JSON
+WHY = frozenset(("policy_log", "emitter"))
+LEGACY_JSON = "legacy-json-output"  # in HUBBLE_COMPAT: flows without their envelope
+USAGE_ERRORS = (OptionError, TimeError, PrinterError, RawFilterError, FilterError, MaskError)
 
-
-class OrderedFilters(HeadedCommand):
-    """Keeps the filters in the order in which they were typed, because `--not` turns the one after it around."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        values, _, order = self.make_parser(ctx).parse_args(list(args))
-        left: dict[str, Iterator[Any]] = {}
-        typed: list[FilterOption] = []
-        negated = False
-        for parameter in order:
-            assert parameter.name is not None
-            if parameter.name == NOT:
-                negated = True
-                continue
-            if parameter.name not in FILTER_PARAMETERS:
-                continue
-            given = left.setdefault(parameter.name, iter(values[parameter.name]))
-            typed.append(FilterOption(FILTER_PARAMETERS[parameter.name], str(next(given)), negated))
-            negated = False
-        if negated:
-            raise click.UsageError("--not stands before the filter that it turns around", ctx)
-        ctx.obj = typed
-        return super().parse_args(ctx, args)
-
-
-FILTER_PARAMETERS = {name.replace("-", "_"): name for name in SETTERS}
-
-
-def filter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Declare every filter of flows.request, in alphabetical order."""
-    for name in sorted(SETTERS, reverse=True):
-        words = [f"--{name}", *([f"-{SHORT[name]}"] if name in SHORT else [])]
-        flag: dict[str, Any] = {"is_flag": True, "flag_value": "yes"} if name in FLAGS else {"metavar": "VALUE"}
-        command = click.option(*words, multiple=True, expose_value=False, help=_help(name), **flag)(command)
-    return command
-
-
-def _help(name: str) -> str:
-    for prefix, side in (("from-", "source"), ("to-", "destination")):
-        if name.startswith(prefix):
-            return f"As --{name.removeprefix(prefix)}, {side} only."
-    return HELP[name]
-
-
-@click.command(
-    cls=OrderedFilters,
-    epilog="Example: deflector observe -f --pod deathstar --verdict DROPPED --not --protocol udp",
+selector, form, raw, other = map(under, ("Selectors", "Form", "Raw filters", "Others"))
+SELECTORS = (
+    selector("-f", "--follow", is_flag=True, help="Go on with what comes."),
+    selector("--last", type=click.IntRange(min=0), default=0, help="The last N that match.  [default: 20]"),
+    selector("--first", type=click.IntRange(min=0), default=0, help="The first N that match."),
+    selector("--all", "everything", is_flag=True, help="All that there are."),
+    selector("--since", default="", help="Since: 5m, 1h30m ago, or a time (RFC 3339)."),
+    selector("--until", default="", help="Until: as --since."),
 )
-@server_options
-@click.option("-f", "--follow", is_flag=True, help="Go on with new flows as they are seen.")
-@click.option("--last", type=click.IntRange(min=1), help="The last N flows that match.  [default: 20]")
-@click.option("--first", type=click.IntRange(min=1), help="The first N flows that match.")
-@click.option("--all", "everything", is_flag=True, help="All flows that the ring holds.")
-@click.option("--since", default="", help="Flows since: 5m, 1h30m, or a time (RFC 3339).")
-@click.option("--until", default="", help="Flows until: as --since.")
-@click.option("-o", "--output", default="compact", show_default=True, help="compact, dict, json (jsonpb), table (tab).")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
-@click.option("--time-format", default="StampMilli", show_default=True, help="StampMilli, RFC3339, RFC3339Nano ...")
-@click.option("--numeric", is_flag=True, help="Addresses instead of names.")
-@click.option("--print-node-name", is_flag=True, help="Show the node in each line.")
-@click.option("--print-policy-names", is_flag=True, help="Show which policies gave a policy verdict.")
-@click.option("--why", is_flag=True, help="Say under each flow which rule allowed it, or why none did.")
-@click.option("--not", NOT, is_flag=True, multiple=True, expose_value=False, help="Turn the next filter around.")
-@filter_options
+FORM = (
+    form("-o", "--output", default="compact", show_default=True, help="compact, dict, json (jsonpb), table (tab)."),
+    form("--time-format", default="StampMilli", show_default=True, help="StampMilli, RFC3339, RFC3339Nano ..."),
+    form("--print-node-name", is_flag=True, help="Show the node in each line."),
+    form("--print-policy-names", is_flag=True, help="Show which policies gave a policy verdict."),
+)
+FLOW_FORM = (
+    form("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
+    form("--numeric", is_flag=True, help="Addresses instead of names."),
+    form("--ip-translation", type=bool, is_flag=False, flag_value=True, default=True, help="=false: as --numeric."),
+    form("--why", is_flag=True, help="Say under each flow which rule allowed it, or why none did."),
+)
+RAW = (
+    raw("--allowlist", multiple=True, metavar="JSON", help="Flows that one of these FlowFilters chooses, too."),
+    raw("--denylist", multiple=True, metavar="JSON", help="No flows that one of these FlowFilters chooses."),
+    raw("--print-raw-filters", is_flag=True, help="Print the filters in this form, and ask nobody."),
+)
+OTHERS = (
+    other("-s", "--silent-errors", is_flag=True, help="Say nothing about nodes that fail."),
+    other("-D", "--debug", is_flag=True, help="Say which nodes come and go."),
+)
+FLOW_OTHERS = (
+    other(
+        "--input-file", metavar="FILE", help="Read responses in JSON from here instead of a server; -: standard input."
+    ),
+    other(
+        "--field-mask",
+        multiple=True,
+        metavar="FIELDS",
+        help="Only these fields, e.g. time,source.pod_name (JSON only).",
+    ),
+    other(
+        "--use-default-field-masks",
+        type=bool,
+        is_flag=False,
+        flag_value=True,
+        default=True,
+        show_default=True,
+        help="Ask only for what is printed, where that is not JSON.",
+    ),
+)
+
+
+def _declared(*groups: Iterable[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def declare(command: Any) -> Any:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return declare
+
+
+class ObserveGroup(OrderedFilters, click.Group):
+    """Shows flows when no kind of events is named."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+flow_options = _declared(SELECTORS, [filter_options], RAW, FORM, FLOW_FORM, [server_options], OTHERS, FLOW_OTHERS)
+EXAMPLE = "Example: deflector observe -f --pod deathstar --verdict DROPPED --not --protocol udp"
+
+
+@click.group(cls=ObserveGroup, invoke_without_command=True, epilog=EXAMPLE)
+@flow_options
 @click.pass_context
-def observe(
-    ctx: click.Context,
-    dial: Dial,
-    run_dir: Path,
-    follow: bool,
-    last: int | None,
-    first: int | None,
-    everything: bool,
-    since: str,
-    until: str,
-    output: str,
-    color: str,
-    time_format: str,
-    numeric: bool,
-    print_node_name: bool,
-    print_policy_names: bool,
-    why: bool,
-) -> None:
+def observe(ctx: click.Context, /, **given: Any) -> None:
     """Watch flows, as `hubble observe` does: its filters, its output.
 
     Values of one filter are alternatives, different filters must all match. Filters about both ends (--pod) match
     either end.
     """
-    wanted = Options(ctx.obj, follow, last or 0, first or 0, everything, since, until)
-    style = Style(
-        output=output,
-        colour=_has_colour(color),
-        node_name=print_node_name,
-        policy_names=print_policy_names,
-        ip_translation=not numeric,
-        time_format=time_format,
-        why=why,
+    if ctx.invoked_subcommand is None:
+        _observe_flows(ctx, given)
+
+
+@observe.command(cls=OrderedFilters, epilog=EXAMPLE.replace("observe", "observe flows"))
+@flow_options
+@click.pass_context
+def flows(ctx: click.Context, /, **given: Any) -> None:
+    """Watch flows; the same as without this word."""
+    _observe_flows(ctx, given)
+
+
+@observe.command("agent-events", cls=HeadedCommand, epilog="Example: deflector observe agent-events -f")
+@_declared(SELECTORS, FORM, [server_options], OTHERS)
+@click.pass_context
+def agent_events(ctx: click.Context, /, dial: Dial, run_dir: Path, **given: Any) -> None:
+    """Watch what happens to the agent: policies, endpoints, addresses."""
+    with _usage(ctx):
+        _check_form(given)
+        request = build_events_request(_options(given), time.time_ns())
+        printer = EventPrinter(_style(given))
+
+    async def ask() -> None:
+        try:
+            async for response in observe_agent(dial, request):
+                _write(printer.event(response))
+        finally:
+            _write(printer.close())
+
+    _run(ask())
+
+
+@observe.command("debug-events", cls=HeadedCommand, epilog="Example: deflector observe debug-events")
+@_declared(SELECTORS, FORM, [server_options], OTHERS)
+def debug_events(**given: Any) -> None:
+    """There are none: this data path has no debug mode."""
+    raise EnvironmentProblem("there are no debug events: this data path has no debug mode")
+
+
+def _observe_flows(ctx: click.Context, given: dict[str, Any]) -> None:
+    with _usage(ctx):
+        _check_form(given)
+        options = replace(_options(given), filters=ctx.obj, field_mask=_mask(given))
+        request = build_request(options, time.time_ns())
+        for name, filters in (("allowlist", request.whitelist), ("denylist", request.blacklist)):
+            with _naming(name):
+                filters.extend(read_filters(given[name]))
+        printer = Printer(_style(given))
+        if given["print_raw_filters"]:
+            _write(filters_yaml(request))
+            return
+        replay = Replay(request) if given["input_file"] else None
+    warn = _ignore if given["silent_errors"] else _warn
+    if replay is not None:
+        _print_file(given["input_file"], replay, printer, warn)
+    else:
+        _run(print_flows(given["dial"], request, printer, _write, warn))
+
+
+def _options(given: dict[str, Any]) -> Options:
+    names = ("follow", "last", "first", "since", "until")
+    return Options(
+        all=given["everything"], from_file=bool(given.get("input_file")), **{name: given[name] for name in names}
     )
+
+
+def _style(given: dict[str, Any]) -> Style:
+    compat = os.environ.get("HUBBLE_COMPAT", "")
+    return Style(
+        output=given["output"].lower(),
+        colour=_has_colour(given.get("color", "never")),
+        node_name=given["print_node_name"],
+        policy_names=given["print_policy_names"],
+        ip_translation=given.get("ip_translation", False) and not given["numeric"],
+        time_format=given["time_format"],
+        debug=given["debug"],
+        why=given.get("why", False),
+        bare_json=given["output"].lower() == "json" and LEGACY_JSON in compat.split(","),
+    )
+
+
+def _check_form(given: dict[str, Any]) -> None:
+    if given["follow"] and given["output"] in ("tab", "table"):
+        raise OptionError("table output format is not compatible with follow mode")
+
+
+def _mask(given: dict[str, Any]) -> list[str]:
+    """What to ask for: what was named, or what is printed."""
+    named = [path for text in given["field_mask"] for path in text.split(",") if path]
+    is_json = OUTPUTS.get(given["output"].lower()) == "json"
+    if named and not is_json:
+        raise OptionError(f"{given['output']} output format is not compatible with custom field mask")
+    if named:
+        Mask(named)  # so that a wrong path is refused here
+    if is_json or not given["use_default_field_masks"]:
+        return named
+    return sorted(SHOWN | WHY if given["why"] else SHOWN)
+
+
+def _print_file(name: str, replay: Replay, printer: Printer, warn: Callable[[str], None]) -> None:
     try:
-        request = build_request(wanted, time.time_ns())
-        printer = Printer(style)
-    except (OptionError, TimeError, PrinterError) as error:
-        raise click.UsageError(str(error), ctx) from None
+        with open(0 if name == "-" else name, encoding="utf-8", errors="replace", closefd=name != "-") as lines:
+            for response in _replayed(lines, replay, warn):
+                _write(printer.text(response))
+                warn(printer.notice(response))
+    except OSError as error:
+        raise EnvironmentProblem(f"open {name}: {error.strerror}; is this the file?") from None
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _write(printer.close())
+
+
+def _replayed(lines: Any, replay: Replay, warn: Callable[[str], None]) -> Iterator[Any]:
+    while not replay.is_done and (line := lines.readline(LINE_MAX + 2)):
+        response = replay.feed(line.removesuffix("\n"))
+        if replay.complaint:
+            warn(f"deflector: {replay.complaint}\n")
+        if response is not None:
+            yield response
+    yield from replay.rest()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
-        asyncio.run(print_flows(dial, request, printer, _write, _warn))
+        asyncio.run(work)
     except ClientError as error:
         raise EnvironmentProblem(str(error)) from None
     except KeyboardInterrupt:
         pass
+
+
+@contextmanager
+def _usage(ctx: click.Context) -> Iterator[None]:
+    try:
+        yield
+    except USAGE_ERRORS as error:
+        raise click.UsageError(str(error), ctx) from None
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    try:
+        yield
+    except RawFilterError as error:
+        raise RawFilterError(f"invalid --{option} flag: {error}") from None
 
 
 def _has_colour(choice: str) -> bool:
@@ -179,9 +271,15 @@ def _has_colour(choice: str) -> bool:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(text)
+    if text:
+        sys.stderr.write(text)
+
+
+def _ignore(text: str) -> None:
+    """Say nothing."""

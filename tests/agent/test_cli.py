@@ -78,7 +78,7 @@ def test_an_unknown_command_is_one_line() -> None:
     ("words", "complaint"),
     [
         (("--first", "2", "--last", "3"), "cannot set both --first and --last"),
-        (("--not",), "--not stands before the filter"),
+        (("--not",), "trailing --not found in the arguments"),
         (("--type", "rumour"), "neither a number nor one of"),
         (("--output", "poem"), "invalid output format: poem"),
         (("--since", "tomorrowish"), "tomorrowish"),
