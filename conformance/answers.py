@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 
 REASONS = {200: b"OK", 404: b"Not Found", 405: b"Method Not Allowed", 503: b"Service Unavailable"}
 
+TALLIED = "/v1/tally/"  # targets below are counted, and answered with 503
+
 EXPLOSION = """Panic: deathstar exploded
 
 goroutine 1 [running]:
@@ -64,8 +66,13 @@ ROUTES: dict[str, dict[str, Response]] = {
 }
 
 
-def answer(pod: str, request: Request) -> Response:
-    """What the deathstar says. GET and HEAD of /v1/ tell who it is; below /v1/echo any method tells what arrived."""
+def answer(pod: str, request: Request, times: int = 1) -> Response:
+    """What the deathstar says to a target that it is asked for so many times.
+
+    GET and HEAD of /v1/ tell who it is; below /v1/echo any method tells what arrived, below /v1/tally how often.
+    """
+    if request.path.startswith(TALLIED):
+        return Response(503, f"times: {times}\n".encode())
     if request.path.startswith("/v1/echo"):
         return _as_json({"pod": pod, **asdict(request)})
     methods = dict(ROUTES.get(request.path, {}))

@@ -14,10 +14,11 @@ import ctypes
 import signal
 import socket
 import sys
+from collections import Counter
 from typing import cast
 
 from conformance.packets import SCTP_PROTOCOL, sctp_answer, sctp_payload
-from conformance.speakers import HttpConnection
+from conformance.speakers import HttpConnection, Tally
 
 PR_SET_PDEATHSIG = 1
 
@@ -53,9 +54,10 @@ async def serve(pod: str, ports: list[int], udp: list[int]) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    tally: Tally = Counter()
     for port in ports:
         for host in ("0.0.0.0", "::"):
-            await loop.create_server(lambda: HttpConnection(pod), host, port, backlog=1024)
+            await loop.create_server(lambda: HttpConnection(pod, tally), host, port, backlog=1024)
     for port in udp:
         await loop.create_datagram_endpoint(
             UdpEcho, local_addr=("::", port)

@@ -181,7 +181,8 @@ def _exchange(probe: Probe, parties: Parties, direction: str) -> list[Pattern]:
     refused = GRPC_REFUSAL_STATUS if probe.request.http == GRPC else DENIED_STATUS
     status = refused if probe.expect is Outcome.DENIED else probe.status
     protocol = "HTTP/2" if probe.request.http in ("2", GRPC) else "HTTP/1.1"
-    method, url = probe.request.method, f"http://{parties.authority}{probe.judged or probe.request.path}"
+    path = (probe.judged or probe.request.path).partition("?")[0]  # flows show no queries, unless told to
+    method, url = probe.request.method, f"http://{parties.authority}{path}"
     common = {"event": "l7", "direction": direction.upper(), "l4": "TCP", "method": method, "url": url,
               "protocol": protocol}  # fmt: skip
     port, server = parties.port_at(direction), parties.destination_at(direction)

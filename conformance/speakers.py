@@ -6,6 +6,8 @@ Sans-io but for the transport that they write to.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import dataclass
 
 import h2.config
 import h2.connection
@@ -13,18 +15,36 @@ import h2.events
 import h2.exceptions
 import httptools
 
-from conformance.answers import REASONS, Request, answer, grpc_status
+from conformance.answers import REASONS, TALLIED, Request, Response, answer, grpc_status
 from conformance.websocket import CLOSE, FrameError, FrameReader, accept_key, encode_frame
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 3.4
 
 
+Tally = Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Who is asked, by whom, and how often for what: `tally` is the pod's, over all its connections."""
+
+    pod: str
+    client: str
+    tally: Tally
+
+    def answer(self, request: Request) -> Response:
+        if request.path.startswith(TALLIED):
+            self.tally[request.target] += 1
+        return answer(self.pod, request, self.tally[request.target])
+
+
 class HttpConnection(asyncio.Protocol):
     """One accepted connection: the first bytes decide between HTTP/1.1 and HTTP/2."""
 
-    def __init__(self, pod: str) -> None:
+    def __init__(self, pod: str, tally: Tally | None = None) -> None:
         self.pod = pod
         self.client = ""
+        self._tally = tally if tally is not None else Counter()
         self.transport: asyncio.Transport | None = None
         self._first = b""
         self._speaker: Http1Speaker | Http2Speaker | None = None
@@ -42,7 +62,7 @@ class HttpConnection(asyncio.Protocol):
                 return
             data, self._first = self._first, b""
             kind = Http2Speaker if data.startswith(HTTP2_PREFACE) else Http1Speaker
-            self._speaker = kind(self.pod, self.client, self.transport)
+            self._speaker = kind(Witness(self.pod, self.client, self._tally), self.transport)
         if not self._speaker.feed(data):
             self.transport.close()
 
@@ -50,8 +70,8 @@ class HttpConnection(asyncio.Protocol):
 class Http1Speaker:
     """HTTP/1.1 on httptools' parser; its callbacks collect one request at a time. After an upgrade it echoes frames."""
 
-    def __init__(self, pod: str, client: str, transport: asyncio.Transport) -> None:
-        self._pod, self._client, self._transport = pod, client, transport
+    def __init__(self, witness: Witness, transport: asyncio.Transport) -> None:
+        self._witness, self._transport = witness, transport
         self._parser = httptools.HttpRequestParser(self)
         self._keep = True
         self._frames: FrameReader | None = None
@@ -107,7 +127,7 @@ class Http1Speaker:
             method=self._parser.get_method().decode(),
             target=self._target.decode("latin-1"),
             headers=tuple(self._headers),
-            client=self._client,
+            client=self._witness.client,
             version=f"HTTP/{self._parser.get_http_version()}",
             body_length=self._body_length,
         )
@@ -115,7 +135,7 @@ class Http1Speaker:
         if key and self._parser.should_upgrade():
             self._upgrade(request, key)
             return
-        response = answer(self._pod, request)
+        response = self._witness.answer(request)
         self._keep = self._parser.should_keep_alive()
         head = [b"HTTP/1.1 %d %s" % (response.status, REASONS[response.status])]
         head += [f"{name}: {value}".encode("latin-1") for name, value in response.headers(request)]
@@ -135,8 +155,8 @@ class Http1Speaker:
 class Http2Speaker:
     """HTTP/2 with prior knowledge on h2's state machine."""
 
-    def __init__(self, pod: str, client: str, transport: asyncio.Transport) -> None:
-        self._pod, self._client, self._transport = pod, client, transport
+    def __init__(self, witness: Witness, transport: asyncio.Transport) -> None:
+        self._witness, self._transport = witness, transport
         config = h2.config.H2Configuration(client_side=False, header_encoding="latin-1")
         self._h2 = h2.connection.H2Connection(config)
         self._h2.initiate_connection()
@@ -175,14 +195,14 @@ class Http2Speaker:
             method=pseudo.get(":method", ""),
             target=pseudo.get(":path", ""),
             headers=tuple((name, value) for name, value in headers if not name.startswith(":")),
-            client=self._client,
+            client=self._witness.client,
             version="HTTP/2",
             body_length=len(received),
         )
         if any(name == "content-type" and value.startswith("application/grpc") for name, value in headers):
             self._call(stream, request, received)
             return
-        response = answer(self._pod, request)
+        response = self._witness.answer(request)
         body = b"" if request.method == "HEAD" else response.body
         self._h2.send_headers(stream, [(":status", str(response.status)), *response.headers(request)], not body)
         if body:

@@ -11,7 +11,7 @@ from conformance.report import Report, failure_lines
 from conformance.runner import run_suite
 
 SCENARIOS = [(name, scenario.name) for name in suites.names() for scenario in suites.load(name).scenarios]
-LIMIT = 120.0  # seconds for a whole suite on two cores
+LIMIT = 240.0  # seconds for a whole suite on two cores
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(300)]
 
 
