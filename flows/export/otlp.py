@@ -1,7 +1,8 @@
 """Flows to an OpenTelemetry collector, by OTLP over gRPC: a thread with a bounded queue before it.
 
 A collector that is slow, dead or refuses holds up nobody but this thread. What was not taken is kept and tried again,
-at longer and longer intervals, for as long as there is room in the queue; what then comes is dropped and counted.
+at longer and longer intervals, for as long as there is room in the queue; what then comes is dropped, denials last,
+and counted.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from flows.export.admission import admitted
 from flows.export.otlp_records import rejected, request
 
 METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-QUEUE_EVENTS: Final = 16_384
 BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 1 << 19  # as they come; the json of it stays below what collectors take at once (4 MiB)
 RECONNECT_MS: Final = 30_000  # between two attempts to connect at most
@@ -117,10 +118,10 @@ class OtlpExporter(Collector):
     def offer(self, responses: Sequence[bytes]) -> None:
         """Take serialised GetFlowsResponses; never blocks."""
         with self._changed:
-            room = max(0, QUEUE_EVENTS - len(self._queue))
+            taken = admitted(responses, len(self._queue))
             self.counts.offered += len(responses)
-            self.counts.dropped += max(0, len(responses) - room)
-            self._queue.extend(responses[:room])
+            self.counts.dropped += len(responses) - len(taken)
+            self._queue.extend(taken)
             self._changed.notify()
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
 """A thread that makes lines of responses and writes them: slow disks and full ones hold up nobody but it.
 
-The queue before it is bounded; what does not fit is counted as dropped. After an error the writer tries again with
-what comes next, at longer and longer intervals.
+The queue before it is bounded; what does not fit is dropped, denials last, and counted. After an error the writer
+tries again with what comes next, at longer and longer intervals.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Final
 from flow import flow_pb2
 from observer import observer_pb2
 
+from flows.export.admission import admitted
 from flows.export.aggregate import Aggregator
 from flows.export.config import ExporterSpec
 from flows.export.files import Sink, open_sink
 from flows.jsonpb import to_json
 
-QUEUE_EVENTS: Final = 16_384
 RETRY_FIRST, RETRY_MAX = 1.0, 60.0  # seconds after an error until the sink is tried again
 IDLE: Final = 1.0  # seconds; how often an aggregating writer looks at the clock at least
 
@@ -78,12 +78,12 @@ class Writer:
     def offer(self, responses: Sequence[bytes]) -> None:
         """Take serialised GetFlowsResponses; never blocks."""
         with self.counts.lock:
+            taken = admitted(responses, self._waiting)
             self.counts.offered += len(responses)
-            if self._waiting + len(responses) > QUEUE_EVENTS:
-                self.counts.dropped += len(responses)
-                return
-            self._waiting += len(responses)
-        self._queue.put(responses)
+            self.counts.dropped += len(responses) - len(taken)
+            self._waiting += len(taken)
+        if taken:
+            self._queue.put(taken)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what waits, and end; what could not be written within `timeout` seconds is left."""

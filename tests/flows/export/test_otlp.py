@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.logs.v1 import logs_pb2
 from prometheus_client import CollectorRegistry
 
-from flows.export import otlp
+from flows.export import admission, otlp
 from flows.export.otlp import METHOD, OtlpExporter, OtlpSpec
 from flows.export.otlp_records import record, rejected
 from tests.flows.certificates import Authority
@@ -191,7 +191,8 @@ def test_a_collector_that_was_dead_gets_what_waited() -> None:
 
 
 def test_a_collector_that_stays_dead_costs_what_does_not_fit_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp, "QUEUE_EVENTS", 1000)
+    monkeypatch.setattr(admission, "QUEUE_EVENTS", 1000)
+    monkeypatch.setattr(admission, "DENIALS_MORE", 100)
     registry = CollectorRegistry()
     with exporting(OtlpSpec("127.0.0.1:1", insecure=True)) as exporter:
         registry.register(exporter)
@@ -199,7 +200,7 @@ def test_a_collector_that_stays_dead_costs_what_does_not_fit_and_is_counted(monk
         for _ in range(100):
             exporter.offer([RESPONSE] * 100)
         assert time.monotonic() - begun < 1.0
-        assert exporter.counts.dropped >= 10_000 - 1000 - 512
+        assert exporter.counts.dropped >= 10_000 - 1100 - 512
         until(lambda: registry.get_sample_value("deflector_otlp_up") == 0)
     assert exporter.counts.sent == 0
     assert registry.get_sample_value("deflector_otlp_events_total", {"outcome": "offered"}) == 10_000

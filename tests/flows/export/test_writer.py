@@ -10,7 +10,7 @@ from dataclasses import replace
 from flow import flow_pb2
 from observer import observer_pb2
 
-from flows.export import writer as writing
+from flows.export import admission
 from flows.export.config import ExporterSpec, FileSpec
 from flows.export.writer import Writer
 
@@ -78,12 +78,12 @@ def test_a_writer_that_cannot_keep_up_drops_and_counts() -> None:
     tape = Tape()
     tape.gate.clear()
     writer, _ = started(SPEC, tape)
-    batch = [response()] * 1000
+    batch = [response("FORWARDED")] * 1000
     for _ in range(40):
         writer.offer(batch)
     tape.gate.set()
     writer.stop(30)
-    assert writer.counts.dropped >= 40_000 - writing.QUEUE_EVENTS - 1000
+    assert writer.counts.dropped >= 40_000 - admission.QUEUE_EVENTS - 1000
     assert writer.counts.written == len(tape.lines) > 0
     assert accounted(writer)
 
@@ -140,3 +140,23 @@ def wait_for(condition: object) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError("it never became true")
+
+
+def test_denials_are_dropped_last() -> None:
+    tape = Tape()
+    tape.gate.clear()
+    writer, _ = started(SPEC, tape)
+    for _ in range(40):
+        writer.offer([response("FORWARDED")] * 990 + [response("DROPPED")] * 10)
+    tape.gate.set()
+    writer.stop(30)
+    assert writer.counts.dropped > 0
+    assert sum(b'"DROPPED"' in line for line in tape.lines) == 400
+    assert accounted(writer)
+
+
+def test_also_denials_have_an_end() -> None:
+    full = admission.QUEUE_EVENTS
+    assert len(admission.admitted([response()] * 10_000, full)) == admission.DENIALS_MORE
+    assert not admission.admitted([response()], full + admission.DENIALS_MORE)
+    assert len(admission.admitted([response("FORWARDED")] * 10, full - 3)) == 3
