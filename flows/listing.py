@@ -66,12 +66,15 @@ def _node(node: observer_pb2.Node, is_wide: bool) -> list[str]:
 
 
 def _json(messages: Sequence[Message]) -> str:
-    """As Go's encoding/json writes the structs: enumerations are numbers, and so are 64-bit integers."""
+    """As Go's encoding/json writes the structs: 64-bit integers are numbers, states are names."""
     return json.dumps([_plain(one) for one in messages], indent=2, ensure_ascii=False) + "\n"
 
 
 def _plain(message: Message) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
-        found[field.name] = _plain(value) if isinstance(value, Message) else value
+        if isinstance(value, Message):
+            found[field.name] = _plain(value)
+        else:
+            found[field.name] = relay_pb2.NodeState.Name(value) if field.enum_type is not None else value
     return found
