@@ -7,7 +7,8 @@ number would be taken for the broader one around it, which an `except` may have 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from policies.compiling.identity import IdentitiesExhausted, IdentityAllocator, Scope
 from policies.compiling.peers import group_labels
@@ -19,6 +20,8 @@ from policies.prefixes import Prefix, PrefixMap, parse_prefix
 from policies.types import IDENTITY_UNMANAGED
 
 Labels = tuple[str, ...]
+
+_NAMED_MAX: Final = 10  # prefixes without a number that are told one by one
 
 
 class CidrBook:
@@ -56,7 +59,7 @@ class CidrBook:
         for prefix in sorted(new):
             numbers[prefix] = self._enter(new[prefix])
         self._labels, self.identities = wanted, numbers
-        self.errors = tuple(_no_number(prefix) for prefix, n in numbers.items() if n == IDENTITY_UNMANAGED)
+        self.errors = _no_number([prefix for prefix, n in numbers.items() if n == IDENTITY_UNMANAGED])
 
     def _wanted(self, groups: Mapping[str, CidrGroup], api_servers: Iterable[str]) -> dict[Prefix, Labels]:
         inherited: PrefixMap[set[str]] = PrefixMap()
@@ -98,6 +101,10 @@ class CidrBook:
             self._selectors.remove(number)
 
 
-def _no_number(prefix: Prefix) -> PolicyError:
+def _no_number(prefixes: Sequence[Prefix]) -> tuple[PolicyError, ...]:
+    """What is said of those that got none; many are counted (one hostile object names a hundred thousand)."""
+    names = [str(prefix) for prefix in prefixes[:_NAMED_MAX]]
+    if len(prefixes) > _NAMED_MAX:
+        names.append(f"{len(prefixes) - _NAMED_MAX:,} more")
     message = "it is denied wherever policy is enforced: use fewer prefixes"
-    return PolicyError("CIDR", "", str(prefix), "", Reason.NO_IDENTITY, message)
+    return tuple(PolicyError("CIDR", "", name, "", Reason.NO_IDENTITY, message) for name in names)

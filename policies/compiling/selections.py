@@ -14,7 +14,7 @@ from typing import Any, Final
 from pyroaring import BitMap
 
 from policies.prefixes import Prefix, PrefixMap, PrefixNumbers, parse_prefix
-from policies.selectors import OWN_PREFIX, Operator, Requirement, Selector, label_map
+from policies.selectors import OWN_PREFIX, Chooser, Operator, Requirement, Selector, label_map
 from policies.types import RESERVED_LABELS
 
 _POSITIVE: Final = (Operator.IN, Operator.EXISTS)
@@ -23,10 +23,11 @@ _POSITIVE: Final = (Operator.IN, Operator.EXISTS)
 class Selection:
     """The living answer to one selector. `members` is one object for life."""
 
-    __slots__ = ("anchor", "members", "selector", "users")
+    __slots__ = ("anchor", "chooser", "members", "selector", "users")
 
     def __init__(self, selector: Selector, members: BitMap, anchor: Requirement | None) -> None:
         self.selector = selector
+        self.chooser = Chooser(selector)
         self.members = members
         self.anchor = anchor
         self.users = 0
@@ -53,7 +54,7 @@ class SelectorCache:
         known = label_map(labels)
         self._index.add(identity, known)
         for selection in self._anchored.asked_by(known):
-            if selection.selector.matches(known):
+            if selection.chooser.matches(known):
                 selection.members.add(identity)
                 self._flip(selection, identity)
 

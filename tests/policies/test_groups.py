@@ -148,6 +148,14 @@ def test_when_all_numbers_of_prefixes_are_taken_a_prefix_is_nobody() -> None:
     assert not galaxy.compile(many).errors
 
 
+def test_of_many_prefixes_without_a_number_some_are_named_and_the_rest_counted() -> None:
+    room = IdentityAllocator(behind={Scope.LOCAL: IDENTITY_LAST_LOCAL - 1})
+    hostile = policy("hostile", egress=[clause([cidr(*(f"172.16.{i}.0/24" for i in range(200)))])])
+    errors = Galaxy(identities=room).compile(hostile).errors
+    assert len(errors) < 20
+    assert any(error.name.endswith(" more") for error in errors)
+
+
 def test_what_an_earlier_agent_had_and_nobody_speaks_of_is_given_back() -> None:
     taken = {str(number): [f"cidr:{number}"] for number in range(IDENTITY_FIRST_LOCAL, IDENTITY_LAST_LOCAL + 1)}
     galaxy = Galaxy(identities=IdentityAllocator.from_dict({"identities": taken}))

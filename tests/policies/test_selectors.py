@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from policies.compiling.identity import RESTING_MAX, IdentitiesExhausted, IdentityAllocator
 from policies.compiling.selections import Selection, SelectorCache
 from policies.labels import Label, canonical_key, cidr_key, identity_labels, is_identity_relevant, parse_label
-from policies.selectors import Operator, Requirement, Selector, label_map
+from policies.selectors import Chooser, Operator, Requirement, Selector, exists, label_map, within
 from policies.types import RESERVED_LABELS
 
 
@@ -224,3 +226,37 @@ def test_keys_of_prefixes_hold_by_containment(requirement: Requirement, who: set
 
 
 PREFIXES = ("10.0.0.0/8", "10.1.0.0/16", "fd00::/8")
+
+
+_prefixes = st.sampled_from(
+    ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16", "::/0", "fd00::/8"]
+)
+
+
+@given(_prefixes, st.sets(_prefixes), _prefixes)
+def test_a_chooser_says_what_its_selector_says(cidr: str, excepts: set[str], own: str) -> None:
+    family = f"reserved:world-ipv{6 if ':' in own else 4}"
+    chosen = Selector.of([*within(cidr, excepts).requirements, exists("any:app")])
+    for selector in (within(cidr, excepts), chosen, Selector()):
+        for labels in ([cidr_key(own), family], [family], ["k8s:app=x"], [cidr_key(own), family, "cidrgroup:app"]):
+            assert Chooser(selector).matches(label_map(labels)) == selector.matches(label_map(labels))
+
+
+def test_ten_thousand_exceptions_are_not_gone_through_for_each_identity() -> None:
+    excepts = [f"10.{i >> 8}.{i & 255}.0/24" for i in range(10_000)]
+    cache = SelectorCache({})
+    chosen = cache.acquire(within("10.0.0.0/8", excepts))
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        for number, text in enumerate([*excepts[:100], "10.255.0.0/24"], start=1 << 24):
+            cache.add(number, (cidr_key(text), "reserved:world-ipv4"))
+    finally:
+        sys.setprofile(None)
+    assert set(chosen.members) == {(1 << 24) + 100}
+    assert calls < 100_000
