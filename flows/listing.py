@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.message import Message
 from observer import observer_pb2
@@ -12,6 +12,7 @@ from peer import peer_pb2
 from relay import relay_pb2
 
 from flows.gotext import aligned, duration_text
+from flows.jsonpb import to_json
 
 OUTPUTS: Final = ("table", "wide", "json")
 STATES: Final = {
@@ -66,15 +67,4 @@ def _node(node: observer_pb2.Node, is_wide: bool) -> list[str]:
 
 
 def _json(messages: Sequence[Message]) -> str:
-    """As Go's encoding/json writes the structs: 64-bit integers are numbers, states are names."""
-    return json.dumps([_plain(one) for one in messages], indent=2, ensure_ascii=False) + "\n"
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        if isinstance(value, Message):
-            found[field.name] = _plain(value)
-        else:
-            found[field.name] = relay_pb2.NodeState.Name(value) if field.enum_type is not None else value
-    return found
+    return json.dumps([json.loads(to_json(one)) for one in messages], indent=2, ensure_ascii=False) + "\n"

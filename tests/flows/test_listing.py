@@ -58,10 +58,10 @@ n2          Unavailable   N/A      N/A       N/A                   N/A          
       "enabled": true,
       "server_name": "n1.galaxy.hubble-grpc.cilium.io"
     },
-    "uptime_ns": 3725400000000,
-    "num_flows": 1234,
-    "max_flows": 4095,
-    "seen_flows": 100000
+    "uptime_ns": "3725400000000",
+    "num_flows": "1234",
+    "max_flows": "4095",
+    "seen_flows": "100000"
   },
   {
     "name": "n2",
