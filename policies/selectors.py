@@ -74,8 +74,10 @@ class Selector:
 
 
 class Chooser:
-    """A selector made ready to be asked often: its excepted prefixes are looked up, however many there are. Ten thousand
-    exceptions, and as many identities that ask, took two minutes one by one."""
+    """A selector made ready to be asked often: its excepted prefixes are looked up, however many there are.
+
+    Ten thousand exceptions, and as many identities that ask, took two minutes one by one.
+    """
 
     __slots__ = ("_excepts", "_others")
 
