@@ -73,6 +73,7 @@ class RequestReasons:
         self._leaves: dict[tuple[str, str], Traced | None] = {}  # None: it depends on the path
         self._single: dict[Asked, Traced] = {}
         self._alike: dict[tuple[object, ...], Traced] = {}  # what many requests have in common
+        self._enforcing: dict[str, tuple[str, ...]] = {}  # by slot
 
     def of(self, asked: Asked) -> Traced:
         """Why this became of it."""
@@ -179,18 +180,22 @@ class RequestReasons:
             case denial.UNDELIVERED:
                 return Traced(log=(reasons.UNDELIVERED,))
             case denial.AMBIGUOUS_PATH | denial.AMBIGUOUS_HOST:
-                fault = ambiguity(rules, asked.request) or "its path or its host is ambiguous"
-                return Traced(log=(reasons.read_differently(fault), *self._enforced_by(slot)))
+                fault = self._searches.allowance.run(lambda: ambiguity(rules, asked.request))
+                said = reasons.read_differently(fault or "its path or its host is ambiguous")
+                return Traced(log=(said, *self._enforced_by(slot)))
             case denial.DENY:
-                return self._missed(asked, slot, rules)
+                return self._missed(asked, slot)
         return Traced(log=(one_line(f"Envoy refused it by itself: {asked.denied or 'no reason given'}"),))
 
-    def _missed(self, asked: Asked, slot: Slot | None, rules: RuleSet) -> Traced:
+    def _missed(self, asked: Asked, slot: Slot | None) -> Traced:
         """No rule matched."""
-        said = (reasons.none_matches(rules), *self._enforced_by(slot))
-        if slot is None or not rules.http or rules.allows_all:
-            return Traced(log=(reasons.OUTDATED,) if slot is None or rules.allows_all else said)
-        found = self._searches.index(rules).nearest(asked.request)
+        index = self._searches.index(slot.rule_set) if slot is not None else None
+        if slot is None or index is None or index.allows_all:
+            return Traced(log=(reasons.OUTDATED,))
+        said = (reasons.none_matches(slot.rule_set), *self._enforced_by(slot))
+        if not slot.rule_set.http:
+            return Traced(log=said)
+        found = index.nearest(asked.request)
         if found is None:
             unsearched = Traced((), (*said, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
             return self._shared((slot.name,), lambda: unsearched)
@@ -202,8 +207,10 @@ class RequestReasons:
         """The clauses that send their peers to this slot."""
         if slot is None:
             return ()
-        origins = _clauses(self._policies.get(slot.group), slot) or slot.rule_set.origins
-        return (reasons.enforced_by(origins),) if origins else ()
+        if slot.name not in self._enforcing:
+            origins = _clauses(self._policies.get(slot.group), slot) or slot.rule_set.origins
+            self._enforcing[slot.name] = (reasons.enforced_by(origins),) if origins else ()
+        return self._enforcing[slot.name]
 
 
 def _clauses(policy: EndpointPolicy | None, slot: Slot) -> tuple[Origin, ...]:

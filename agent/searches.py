@@ -19,7 +19,7 @@ from policies.judging.requests import Request
 from xds.rbac_tree import rule_name
 
 SHARE: Final = 0.1  # of one core, for all searches together ...
-BURST_NS: Final = 250_000_000  # ... and what they may take at once when there were none for a while
+BURST_NS: Final = 50_000_000  # ... and what they may take at once when there were none for a while
 INDEXES_MAX: Final = 256  # rule sets that are kept ready; the one that was not asked for longest goes first
 KEPT: Final = 4096  # answers of one kind that are remembered; beyond that all are forgotten
 T = TypeVar("T")
@@ -41,6 +41,11 @@ class RuleIndex:
         self._allowance = allowance
         self._nearest: dict[Request, Found[Nearest | None]] = {}
         self._matching: dict[Request, Found[tuple[HttpRule, ...]]] = {}
+
+    @cached_property
+    def allows_all(self) -> bool:
+        """Whether it lets every request pass."""
+        return self.rules.allows_all
 
     @cached_property
     def leaves(self) -> dict[str, tuple[HttpRule, ...]]:
