@@ -15,11 +15,12 @@ from relay import relay_pb2
 
 from flows.relay.merge import Merger
 from flows.relay.peers import Peer
-from flows.relay.pool import Pool
+from flows.relay.pool import Pool, is_cancelled
 
 RELIST: Final = 2.0  # seconds; while following, how often it is looked for new nodes, and failed ones are tried again
 ERRORS_EVERY: Final = 10.0  # seconds; errors of nodes are gathered for so long
 UNREAD_MAX: Final = 256  # responses that wait to be merged; then nodes have to wait
+CLOSED: Final = "the connection was closed: the node has gone"
 METHOD: Final = "/observer.Observer/GetFlows"
 
 Item = tuple[Peer, bytes | str | None]  # a response, the reason why the stream broke, or its end
@@ -117,6 +118,10 @@ class Fan:
                 await self._items.put((peer, response))
         except grpc.aio.AioRpcError as error:
             reason = error.details() or error.code().name
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            if is_cancelled():
+                raise
+            reason = CLOSED
         await self._items.put((peer, reason))
 
     def _request_of(self, peer: Peer) -> observer_pb2.GetFlowsRequest:

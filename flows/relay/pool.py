@@ -16,6 +16,13 @@ from flows.relay.peers import Peer, RelayError, channel
 READY_WAIT: Final = 1.0  # seconds that a node has to be connected when somebody asks
 
 
+def is_cancelled() -> bool:
+    """Whether it is this task that somebody has cancelled: gRPC cancels calls, and not tasks, when it closes a channel,
+    and both look the same from within."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 @dataclass(slots=True)
 class _Link:
     """`shown`: the certificate files as they were when it was made; `is_trusted`: it is worth waiting for."""

@@ -15,7 +15,7 @@ from relay import relay_pb2
 
 from flows.relay.fan import Fan
 from flows.relay.peers import Peer, Peers
-from flows.relay.pool import Pool
+from flows.relay.pool import Pool, is_cancelled
 from flows.rpc.call import Call, Method
 from flows.rpc.methods import answering, health_methods, parsed, reflection_methods, refusing
 
@@ -114,5 +114,9 @@ async def _ask(connected: grpc.aio.Channel, method: str) -> bytes | None:
     try:
         answer: bytes = await connected.unary_unary(f"/{OBSERVER}/{method}")(b"", timeout=UNARY_TIMEOUT)
     except grpc.aio.AioRpcError:
+        return None
+    except (asyncio.CancelledError, grpc.aio.UsageError):
+        if is_cancelled():
+            raise
         return None
     return answer

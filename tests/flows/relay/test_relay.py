@@ -142,6 +142,47 @@ async def test_a_node_that_breaks_off_is_told_and_tried_again(tmp_path: Path) ->
         await stream.aclose()  # type: ignore[attr-defined]
 
 
+async def test_a_node_that_goes_in_the_middle_of_an_answer_ends_it(tmp_path: Path) -> None:
+    """Its connection is closed under the call as soon as anybody asks for the nodes that there are."""
+    asked = asyncio.Event()
+
+    async def stall(call: Call) -> None:
+        await call.message()
+        call.open()
+        asked.set()
+        await asyncio.Event().wait()
+
+    stalling = Server({"/observer.Observer/GetFlows": stall})
+    async with cluster(tmp_path, "n1", missing=("n9",)) as here, asyncio.timeout(20):
+        await stalling.listen(f"unix://{tmp_path}/n9.sock")
+        here.observers["n1"].packets([drop()])
+
+        async def read() -> list[observer_pb2.GetFlowsResponse]:
+            return [response async for response in observe(here.relay, observer_pb2.GetFlowsRequest())]
+
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(read())
+            await asked.wait()
+            await here.service.remove("n9")
+            await until_status(here.relay)
+        await stalling.stop(None)
+    seen = reading.result()
+    assert sum(one.HasField("flow") for one in seen) == 1
+    (error,) = (one.node_status for one in seen if one.node_status.state_change == relay_pb2.NODE_ERROR)
+    assert (list(error.node_names), error.message) == (["n9"], "the connection was closed: the node has gone")
+
+
+async def until_status(relay: str) -> None:
+    """Ask for the status until it speaks of one node."""
+    while True:
+        state = await ask_status(relay)
+        assert state.status is not None
+        known = state.status.num_connected_nodes.value + state.status.num_unavailable_nodes.value
+        if known == 1:
+            return
+        await asyncio.sleep(0.05)
+
+
 async def test_the_status_adds_up_and_names_who_is_missing(tmp_path: Path) -> None:
     async with cluster(tmp_path, "n1", "n2", missing=("n9",)) as here:
         here.observers["n1"].packets([drop(), drop()])
