@@ -39,6 +39,8 @@ ANCILLARY_SIZE: Final = socket.CMSG_SPACE(28)
 
 _CACHED: Final = 65536  # addresses whose other form is remembered
 
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRINUSE, errno.EAGAIN))
+
 Ancillary = list[tuple[int, int, bytes]]
 
 
@@ -99,6 +101,11 @@ def upstream(pod: str, server: str, port: int, protocol: Protocol) -> socket.soc
         made.close()
         raise
     return made
+
+
+def is_exhausted(error: OSError) -> bool:
+    """Whether a socket could not be made because there are too many, rather than because there is no way."""
+    return error.errno in _EXHAUSTED
 
 
 def original_destination(ancillary: Ancillary) -> tuple[bytes, int] | None:

@@ -81,8 +81,9 @@ class TcpConnection:
         if self._upstream is None:
             try:
                 made = sockets.upstream(client.pod, client.server, client.server_port, Protocol.TCP)
-            except OSError:
-                return desk.refuse(client, message, query, Reason.UNREACHABLE)
+            except OSError as error:
+                reason = Reason.OVERLOAD if sockets.is_exhausted(error) else Reason.UNREACHABLE
+                return desk.refuse(client, message, query, reason)
             self._channel = self._station.next_number()
             ears = Listener(self._answered, self._lost, self._lost)
             self._upstream = Stream(self._station.poller, made, ears)

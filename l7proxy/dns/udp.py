@@ -114,8 +114,9 @@ class UdpDoor:
         station = self._station
         try:
             connection = sockets.upstream(client.pod, client.server, client.server_port, Protocol.UDP)
-        except OSError:
-            return station.desk.refuse(client, message, query, Reason.UNREACHABLE)
+        except OSError as error:
+            reason = Reason.OVERLOAD if sockets.is_exhausted(error) else Reason.UNREACHABLE
+            return station.desk.refuse(client, message, query, reason)
         transaction = station.desk.open(station.next_number(), client, message, query, monotonic())
         if transaction is None:
             connection.close()

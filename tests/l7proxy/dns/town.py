@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import dns.exception
 import dns.message
 import dns.rdatatype
 import dns.rrset
 
 from l7proxy.dns.answers import Learned
 from l7proxy.dns.configuration import Configuration, NameRules, Options, Slot
-from l7proxy.dns.proxy import DnsProxy, Wiring
+from l7proxy.dns.framing import frame
+from l7proxy.dns.proxy import DnsProxy, Settings, Wiring
 from l7proxy.dns.records import AccessRecord, Endpoint
+from l7proxy.dns.transactions import Limits
 from policies.types import IDENTITY_WORLD, Protocol
 from tests.bpf.galaxy import WORLD4, WORLD6, Galaxy, Pod, inside
 
@@ -29,9 +32,11 @@ WAIT_SECONDS = 10.0
 UDP_PORT, TCP_PORT = 15353, 15354
 SERVERS = {4: WORLD4, 6: WORLD6}
 GROUP = 4711
+PER_POD = 100  # open queries
+NOBODY4, NOBODY6 = "203.0.113.3", "2001:db8::3"  # a machine without a DNS server
 RULES = (NameRules("rule-a", ("allowed.example.org", "big.example.org", "slow.example.org"), ("*.open.example.org",)),)
 
-Reply = bytes | None
+Reply = bytes | list[bytes] | None  # one message, several, none
 Answering = Callable[[bytes, bool], Reply]  # (message, over TCP)
 
 
@@ -50,10 +55,13 @@ def answer_with(*texts: str) -> Answering:
     """Answers every query with these addresses."""
 
     def answer(message: bytes, _: bool) -> bytes:
-        query = dns.message.from_wire(message)
+        try:
+            query = dns.message.from_wire(message)
+        except dns.exception.DNSException:
+            return message[:2] + b"\x81\x81" + bytes(8)  # as servers do with what they cannot read
         reply = dns.message.make_response(query)
-        asked = query.question[0]
-        if texts:
+        asked = query.question[0] if query.question else None
+        if texts and asked is not None and asked.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
             reply.answer.append(dns.rrset.from_text(asked.name, 30, "IN", dns.rdatatype.to_text(asked.rdtype), *texts))
         return reply.to_wire()
 
@@ -108,20 +116,20 @@ class Town:
             return client.recv(65535)
 
     @contextmanager
-    def client(self, family: int) -> Iterator[socket.socket]:
+    def client(self, family: int, server: str = "") -> Iterator[socket.socket]:
         kind = socket.AF_INET6 if family == 6 else socket.AF_INET
         with inside(self.pod.namespace):
             made = socket.socket(kind, socket.SOCK_DGRAM)
         with made:
             made.settimeout(5.0)
-            made.connect((SERVERS[family], 53))
+            made.connect((server or SERVERS[family], 53))
             yield made
 
     def tcp(self, family: int, *messages: bytes) -> list[bytes]:
         """Ask all at once over one connection, and read as many answers."""
         connection = self.galaxy.connect(self.pod.namespace, (SERVERS[family], 53), timeout=5.0)
         with connection:
-            connection.sendall(b"".join(len(m).to_bytes(2, "big") + m for m in messages))
+            connection.sendall(b"".join(map(frame, messages)))
             return [read_frame(connection) for _ in messages]
 
     # --- the node ---
@@ -172,8 +180,9 @@ class Town:
                 return
             self.asked.append(message)
             self.asked_from.append(peer[:2])
-            if (reply := self.answer(message, False)) is not None:
-                served.sendto(reply, peer)
+            reply = self.answer(message, False)
+            for one in [reply] if isinstance(reply, bytes) else reply or ():
+                served.sendto(one, peer)
 
     def _serve_tcp(self, connection: socket.socket) -> None:
         with connection:
@@ -183,7 +192,9 @@ class Town:
                     self.asked.append(message)
                     self.asked_from.append(connection.getpeername()[:2])
                     if (reply := self.answer(message, True)) is not None:
-                        connection.sendall(len(reply).to_bytes(2, "big") + reply)
+                        connection.sendall(
+                            b"".join(frame(one) for one in ([reply] if isinstance(reply, bytes) else reply))
+                        )
             except (OSError, EOFError):
                 return
 
@@ -229,6 +240,7 @@ def founded(name: str) -> Iterator[Town]:
     galaxy = Galaxy(name)
     try:
         pod = galaxy.pod("asker")
+        galaxy.configure(galaxy.world, "eth0", f"{NOBODY4}/24", f"{NOBODY6}/64")
         redirect(galaxy, "pod2")
         town = Town(galaxy, pod, World({address: Endpoint(2, GROUP) for address in (pod.v4, pod.v6)}))
         town.serve()
@@ -245,7 +257,8 @@ def _running(town: Town) -> Iterator[None]:
 
     async def main() -> None:
         town.loop = asyncio.get_running_loop()
-        town.proxy = DnsProxy(Wiring(town.world, town.world, town.world))
+        settings = Settings(Limits(per_pod=PER_POD))
+        town.proxy = DnsProxy(Wiring(town.world, town.world, town.world), settings)
         done.append(asyncio.Event())
         town.proxy.start()
         started.set()
