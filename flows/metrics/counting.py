@@ -19,16 +19,20 @@ from flows.metrics.plugins import PLUGINS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # Hubble's counters have no _created beside them
 
+Contexts = dict[tuple[tuple[str, tuple[str, ...]], ...], Context]  # one for all metrics with the same options
+Known = dict[tuple[Context, bool], tuple[str, ...]]
 OVERFLOW: Final = "deflector_hubble_metrics_overflow_total"
 
 
 class _Metric:
     """One configured metric at work."""
 
-    def __init__(self, spec: MetricSpec, registry: CollectorRegistry) -> None:
+    def __init__(self, spec: MetricSpec, registry: CollectorRegistry, contexts: Contexts) -> None:
         self.spec = spec
         try:
-            self.context = Context(dict(spec.contexts))
+            if spec.contexts not in contexts:
+                contexts[spec.contexts] = Context(dict(spec.contexts))
+            self.context = contexts[spec.contexts]
             self.wanted = _filter(spec)
         except (ContextError, FilterError) as error:
             raise MetricsConfigError(f"{spec.name}: {error}") from None
@@ -38,16 +42,16 @@ class _Metric:
             family.name: Family(family, self.context, spec.options, registry) for family in plugin.families
         }
 
-    def take(self, flow: flow_pb2.Flow) -> list[Family]:
-        """Count a flow; families that were full."""
+    def take(self, flow: flow_pb2.Flow, known: Known) -> list[Family]:
+        """Count a flow; families that were full. `known`: values of contexts for this flow, as far as they are."""
         if self.wanted is not None and not self.wanted(flow):
             return []
         full = []
-        values: dict[bool, tuple[str, ...]] = {}
         for sample in self.samples(flow, self.spec.options):
-            context = values.get(sample.is_swapped)
+            key = (self.context, sample.is_swapped)
+            context = known.get(key)
             if context is None:
-                context = values[sample.is_swapped] = self.context.values(flow, sample.is_swapped)
+                context = known[key] = self.context.values(flow, sample.is_swapped)
             family = self.families[sample.family]
             if not family.take(sample, context):
                 full.append(family)
@@ -65,6 +69,7 @@ class Counting:
         self.registry = registry
         self._complain = complain
         self._metrics: dict[str, _Metric] = {}
+        self._contexts: Contexts = {}
         self._overflow = Counter(
             OVERFLOW, "Flows not counted because a metric had too many series", ("metric",), registry=registry
         )
@@ -77,21 +82,22 @@ class Counting:
     def configure(self, config: MetricsConfig) -> None:
         """Have these metrics from now on. Raises MetricsConfigError and then changes nothing."""
         wanted = {spec.name: spec for spec in config.metrics}
-        probe = CollectorRegistry()
+        probe, contexts = CollectorRegistry(), Contexts()
         for spec in config.metrics:
-            _Metric(spec, probe)
+            _Metric(spec, probe, contexts)
         for name, metric in list(self._metrics.items()):
             if wanted.get(name) != metric.spec:
                 metric.close()
                 del self._metrics[name]
         for name, spec in wanted.items():
             if name not in self._metrics:
-                self._metrics[name] = _Metric(spec, self.registry)
+                self._metrics[name] = _Metric(spec, self.registry, self._contexts)
 
     def take(self, flow: flow_pb2.Flow) -> None:
         """Count one flow."""
+        known: Known = {}
         for metric in self._metrics.values():
-            for family in metric.take(flow):
+            for family in metric.take(flow, known):
                 self._tell(family)
 
     def forget_pod(self, namespace: str, name: str) -> int:
