@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -85,3 +87,40 @@ def test_the_help_has_headings() -> None:
     lines = CliRunner().invoke(run, ["--help"]).output.splitlines()
     assert next(line for line in lines if line.endswith(":") and not line.startswith(" ")) == "Options:"
     assert {"Hubble API:", "Metrics:", "Flows to files and collectors:"} <= set(lines)
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--hubble-tls-cert-file", "/no/a.crt", "--hubble-tls-key-file", "/no/a.key"), "/no/a.crt: No such file"),
+        (("--hubble-metrics-server", "127.0.0.1:busy"), "is no host:port"),
+        (
+            ("--hubble-metrics-server", "127.0.0.1:0", "--hubble-metrics", "drop:nothing"),
+            'drop: unknown option "nothing"',
+        ),
+        (
+            ("--hubble-metrics-server", "127.0.0.1:0", "--hubble-metrics", "http httpV2"),
+            "http and httpV2 share their names",
+        ),
+        (
+            ("--hubble-export-otlp-endpoint", "127.0.0.1:1", "--hubble-export-otlp-ca-file", "/no/ca.crt"),
+            "/no/ca.crt: No such file",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_the_kernel_is_touched(
+    flags: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    """In a network namespace whose loopback device is down: who gets as far as the kernel complains of that."""
+    folders = ("--manifests", str(tmp_path), "--run-dir", str(tmp_path / "run"), "--bpffs", str(tmp_path / "bpf"))
+    done = subprocess.run(
+        ["unshare", "--net", str(Path(sys.executable).parent / "deflector"), "run", *folders, *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert complaint in done.stderr
+    assert not (tmp_path / "bpf").exists()
