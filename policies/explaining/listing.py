@@ -43,7 +43,7 @@ def _of_clause(subject: object, clause: Clause, direction: Direction) -> Iterato
     words = one_line(clause_in_words(clause))
     yield Listed(clause.origin, direction, clause.action, False, words, (clause.action, *says))
     for entry in clause.to_ports:
-        for http in entry.http:
-            for origin in http.origins:
-                content = (subject, clause.peers, entry.ports, http.match_key)
-                yield Listed(origin, direction, clause.action, True, rule_in_words(http), content)
+        placed = ((origin, http) for http in entry.http for origin in http.origins)
+        for origin, http in sorted(placed, key=lambda pair: (len(pair[0].path), pair[0].path)):  # [9] before [10]
+            content = (subject, clause.peers, entry.ports, http.match_key)
+            yield Listed(origin, direction, clause.action, True, rule_in_words(http), content)

@@ -8,13 +8,18 @@ import pytest
 
 from agent.allowance import Allowance
 from agent.packet_reasons import NO_RULE
+from agent.policy_text import explanation_text
 from agent.reasons import Asked, Outcome, Traced
 from agent.searches import Searches
 from agent.views import NodeView, labels_by_identity
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.compiling.slots import SlotBook, assign
 from policies.explaining import reasons
-from policies.types import Direction
+from policies.explaining.explain import Question, explain
+from policies.explaining.places import Places
+from policies.explaining.scene import Scene
+from policies.judging.requests import Request
+from policies.types import Direction, Protocol
 from tests.policies.make import Node, peers, pod, policy, to_ports
 from xds import denial
 from xds.rbac_tree import compile_tree
@@ -52,6 +57,7 @@ class Story:
         self.policy, _ = assign(node.compile().node, SlotBook())
         labels = labels_by_identity(node.identities, self.policy)
         self.view = NodeView("here", node.repository.world(), self.policy, labels, Searches(clock or Clock()))
+        self.scene = Scene(self.policy, node.repository.world(), labels)
         (self.slot,) = self.policy.slots
 
     def leaf(self, path: str) -> str:
@@ -173,6 +179,18 @@ def test_a_flood_of_different_denials_says_less_and_says_so() -> None:
     assert 1 <= len(searched) < 25
     assert told[-1].log[-1] == reasons.NOT_SEARCHED
     assert story.denied("PUT /v1/0") is told[0]  # what is known costs nothing
+
+
+def test_explain_says_the_same_words() -> None:
+    story = Story(LANDING)
+    ends = story.scene.end("default/tiefighter"), story.scene.target("default/deathstar", Protocol.TCP, 80)
+    request = Request("PUT", "/v1/exhaust-port", "deathstar")
+    answer = explain(story.scene, Question(*ends, Protocol.TCP, request))
+    explained = "\n".join(line.plain for line in explanation_text(answer, Places({})))
+    verdict, enforced, nearest = story.denied("PUT /v1/exhaust-port").log
+    assert verdict in explained
+    for said, label in ((enforced, "enforced by"), (nearest, "nearest")):
+        assert f"{label:<12}{said.removeprefix(label + ' ')}" in explained
 
 
 # Connections
