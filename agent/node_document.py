@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from agent.config import Config
+from agent.config import Config, ObservabilityConfig
 from agent.policy_loop import Enforced
 from policies.ir import Endpoint, NodePolicy, Slot
 
@@ -68,11 +68,23 @@ def node_document(facts: NodeFacts) -> dict[str, Any]:
             "flows": flows.held,
             "capacity": flows.capacity,
             "seen": flows.seen,
-            "addresses": [f"unix://{config.run_dir.hubble_socket}", config.hubble_address],
+            "addresses": [
+                f"unix://{config.run_dir.hubble_socket}",
+                f"tls://{config.hubble_address}" if config.hubble_tls is not None else config.hubble_address,
+            ],
         },
+        "metrics": config.observability.metrics_address or None,
+        "exporters": _exporters(config.observability),
         "slots": [_slot(slot, facts.ports.get(slot.name)) for slot in enforced.node.slots],
         "endpoints": [_endpoint(endpoint, enforced.node) for endpoint in enforced.node.endpoints],
     }
+
+
+def _exporters(config: ObservabilityConfig) -> list[str]:
+    """Where flows go, in words that say it."""
+    static = [config.exporter.file.path] if config.exporter is not None else []
+    dynamic = [f"as in {config.exporters_file}"] if config.exporters_file is not None else []
+    return [*static, *dynamic, *([f"otlp://{config.otlp.endpoint}"] if config.otlp is not None else [])]
 
 
 def _slot(slot: Slot, port: int | None) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def _headlines(document: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ("Kernel", kernel["loaded"], f"{len(document['endpoints'])} endpoints attached{lost}"),
         ("Envoy", envoy["connected"], f"process {envoy['pid'] or '-'}, {envoy['restarts']} restarts"),
         ("Hubble", True, f"{hubble['flows']}/{hubble['capacity']} flows, at {', '.join(hubble['addresses'])}"),
+        *([("Metrics", True, f"at {document['metrics']}")] if document["metrics"] else []),
+        *([("Exporters", True, ", ".join(document["exporters"]))] if document["exporters"] else []),
     ]
 
 

@@ -94,6 +94,10 @@ async def test_denials_are_counted_and_written(story: Story) -> None:
     assert _value(page, 'deflector_xds_responses_total{answer="nack"}') == 0
     assert _value(page, 'deflector_bpf_map_entries{map="policy"}') >= 1
     assert _value(page, "deflector_proxy_ports_used") == 1
+    status = await story.node.status()
+    assert status is not None
+    assert status["hubble"]["addresses"][1] == f"tls://{API}"
+    assert (status["metrics"], status["exporters"]) == (PAGE, [str(story.flows)])
 
 
 async def test_the_api_is_for_those_whom_the_authority_vouches_for(story: Story) -> None:
