@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policies.compiling.compiler import CompilerOptions
-from policies.ir import Address
+from policies.ir import Address, HttpRule
 from policies.objects import Backend, CidrGroup, EndpointSlice, Node
 from policies.rules import CidrGroupPeer, Peer, ServicePeer, ToPorts
 from policies.selectors import Operator, Requirement, Selector, exists
@@ -207,6 +207,18 @@ def test_the_host_stays_the_host_while_the_api_server_comes_and_goes() -> None:
         node = galaxy.node(rules)
         assert [may(node, ip, 80, direction="egress") for ip in (HOST, API_NODE)] == ["allow", "deny"]
         assert may(node, API_NODE, 6443, direction="egress") == ("allow" if slices is SERVERS else "deny")
+
+
+def test_the_host_is_let_in_past_all_rules_while_the_api_server_comes_and_goes() -> None:
+    """Rules for the API server are not the host's, which is the API server for a while."""
+    galaxy = universe()
+    asks = to(80, http=[HttpRule("GET", "", "", (), ())])
+    rules = policy("p", ingress=[clause([entity("kube-apiserver")], asks), clause([entity("init")], to(81))])
+    for slices in (SERVERS, [backends("kubernetes", HOST)], SERVERS):
+        galaxy.slices = slices
+        node = galaxy.node(rules)
+        assert [may(node, HOST, port) for port in (80, 81, 82)] == ["allow"] * 3
+        assert may(node, API_NODE, 80) == ("GET" if slices is SERVERS else "deny")
 
 
 def test_whatever_is_not_the_host_is_everybody_else_and_the_world() -> None:

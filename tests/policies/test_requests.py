@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from policies.ir import HttpRule, RuleSet
+from policies.judging.evaluate import decide_request
 from policies.judging.requests import BAD_REQUEST, REDIRECT, Request, arrive
 
 JUDGED = {
@@ -52,3 +54,10 @@ def test_repeated_headers_are_one_value() -> None:
     assert request.header("x-A") == "1,2"
     assert request.header("host") == "a.example"
     assert request.header("x-b") is None
+
+
+def test_a_request_without_a_host_is_meant_by_no_rule_about_hosts() -> None:
+    """As HTTP/1.0 may be; `.*` says any host, and this has none."""
+    any_host, any_request = (RuleSet((HttpRule("", "", host, (), ()),)) for host in (".*", ""))
+    assert [decide_request(any_host, Request(host=host)).allowed for host in ("", "a.example")] == [False, True]
+    assert decide_request(any_request, Request()).allowed

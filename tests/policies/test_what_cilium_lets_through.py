@@ -42,6 +42,11 @@ TRAPS: dict[str, tuple[dict[str, Any], str, Reason]] = {
     "a path from a block of YAML": (http('path: "/public\\n"'), f"{AT_HTTP}.path", Reason.BAD_REGEX),
     "a method with a tab": (http('method: "GET\\t"'), f"{AT_HTTP}.method", Reason.BAD_REGEX),
     "7 a header that keeps its colon": (http("headers: ['X-Key:']"), f"{AT_HTTP}.headers[0]", Reason.BAD_HEADER),
+    "7 a header that keeps one of two colons": (
+        http("headers: ['X-Key:: v']"),
+        f"{AT_HTTP}.headers[0]",
+        Reason.BAD_HEADER,
+    ),
     "7 a header without the blank": (http("headers: ['X-Key:true']"), f"{AT_HTTP}.headers[0]", Reason.BAD_HEADER),
     "7 a pseudo header": (http("headers: [':path /x']"), f"{AT_HTTP}.headers[0]", Reason.BAD_HEADER),
     "7 a header match that no request has": (
