@@ -18,6 +18,7 @@ from policies.types import Protocol
 MARK_UPSTREAM: Final = 0xB00  # egress proxy to server: judged for egress only
 MARK_ANSWER: Final = 0xD00  # egress proxy to its client pod
 LISTEN_BUFFER: Final = 4 << 20  # bytes of queries that may wait in the kernel while the proxy is busy
+UPSTREAM_TIMEOUT: Final = 10_000  # milliseconds without a sign of life, also while connecting
 BACKLOG: Final = 512
 # <linux/in.h>, <linux/in6.h>; Python has names for some of them only.
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
@@ -93,6 +94,7 @@ def upstream(pod: str, server: str, port: int, protocol: Protocol) -> socket.soc
         if protocol is Protocol.TCP:
             made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UPSTREAM_TIMEOUT)
         made.bind((pod, 0))
         failed = made.connect_ex((server, port))
         if failed not in (0, errno.EINPROGRESS):

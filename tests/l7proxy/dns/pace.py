@@ -1,5 +1,7 @@
 """Queries per second through the proxy, against the same server without it: `python -m tests.l7proxy.dns.pace`.
 
+With `measure 2`, by two workers.
+
 Needs root. Three processes beside each other (server, proxy, load), so wall time says little on a small machine that is
 shared; what the proxy's process spends per query is what counts, and what it would do on a core of its own.
 """
@@ -28,6 +30,7 @@ from tests.l7proxy.dns.town import TCP_PORT, UDP_PORT, redirect
 QUERIES: Final = 40_000
 WINDOW: Final = 32  # queries on their way
 NAMES: Final = 500
+ONE_BY_ONE: Final = 5_000  # queries that have the proxy to themselves
 _ANSWER: Final = Struct("!HHHIH4s")
 
 
@@ -53,6 +56,7 @@ def serve() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as served:
         served.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)
         served.bind((WORLD4, 53))
+        print("ready", flush=True)
         while True:
             message, peer = served.recvfrom(4096)
             served.sendto(message[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + message[12:] + record, peer)
@@ -65,13 +69,14 @@ def proxy() -> None:
 
     async def main() -> None:
         everybody = Everybody()
-        made = DnsProxy(Wiring(everybody, everybody, everybody), Settings())
+        made = DnsProxy(Wiring(everybody, everybody, everybody), Settings(shared=True))
         made.start()
         rules = (NameRules("rule", tuple(f"n{i}.test" for i in range(NAMES)), ("*.example.org", "**.example.net")),)
         slots = (Slot("udp", UDP_PORT, Protocol.UDP, rules), Slot("tcp", TCP_PORT, Protocol.TCP, rules))
         made.apply(Configuration("1", slots))
         loop = asyncio.get_running_loop()
         over = loop.create_future()
+        print("ready", flush=True)
         before.append(_spent())
         loop.add_reader(0, lambda: over.done() or over.set_result(None))
         await over
@@ -86,11 +91,11 @@ def _spent() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def load(count: int) -> None:
-    """Asks `count` times, WINDOW at a time, each from a socket of its own; says how long it took, and what was lost."""
+def load(count: int, window: int) -> None:
+    """Asks `count` times, `window` at a time, each from its own socket; says how long it took, and what was lost."""
     tail = bytes.fromhex("00010001 000029 04d0000000000000")  # A, IN, and an OPT record
     questions = [b"\1\0\0\1\0\0\0\0\0\1" + _name(f"n{i}.test") + tail for i in range(NAMES)]
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(WINDOW)]
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(window)]
     poll = select.epoll()
     by_fd = {}
     for one in sockets:
@@ -127,50 +132,57 @@ def _name(text: str) -> bytes:
     return b"".join(bytes((len(label),)) + label.encode() for label in text.split(".")) + b"\0"
 
 
-def measure(count: int = QUERIES) -> dict[str, float]:
-    """Direct and through the proxy, in one town."""
+def measure(workers: int = 1, count: int = QUERIES) -> dict[str, float]:
+    """Direct and through the proxy, in one town; under load, and one query at a time."""
     galaxy = Galaxy(f"pace{os.getpid() % 10_000}")
     running: list[subprocess.Popen[str]] = []
 
-    def run(namespace: str, role: str, **more: int) -> subprocess.Popen[str]:
+    def run(namespace: str, *role: object) -> subprocess.Popen[str]:
         with inside(namespace):
             made = subprocess.Popen(
-                [sys.executable, "-m", "tests.l7proxy.dns.pace", role],
+                [sys.executable, "-m", "tests.l7proxy.dns.pace", *map(str, role)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
         running.append(made)
         return made
 
+    def figures(queries: int, window: int) -> list[float]:
+        return [float(word) for word in run(pod.namespace, "load", queries, window).communicate(timeout=120)[0].split()]
+
     try:
         pod = galaxy.pod("asker")
-        run(galaxy.world, "serve")
-        time.sleep(1.0)
-        direct = _figures(run(pod.namespace, "load"))
+        _started(run(galaxy.world, "serve"))
+        direct, alone = figures(count, WINDOW), figures(ONE_BY_ONE, 1)
         redirect(galaxy, "pod2")
-        worker = run(galaxy.node, "proxy")
-        time.sleep(1.5)
-        through = _figures(run(pod.namespace, "load"))
-        spent = float(worker.communicate("", timeout=30)[0])
+        proxies = [run(galaxy.node, "proxy") for _ in range(workers)]
+        for one in proxies:
+            _started(one)
+        through, through_alone = figures(count, WINDOW), figures(ONE_BY_ONE, 1)
+        spent = sum(float(one.communicate("", timeout=30)[0]) for one in proxies)
     finally:
         for one in running:
             one.kill()
             one.wait()
         galaxy.close()
     return {
-        "direct_qps": count / direct[0], "through_qps": count / through[0], "lost": through[1],
-        "proxy_us_per_query": spent / count * 1e6, "direct_p50_us": direct[2] * 1e6, "through_p50_us": through[2] * 1e6,
-        "through_p99_us": through[3] * 1e6,
-    }  # fmt: skip
+        "direct: queries/s": count / direct[0],
+        "through: queries/s": count / through[0],
+        "through: lost": through[1],
+        "proxy: CPU us/query": spent / (count + ONE_BY_ONE) * 1e6,
+        "added when idle: p50 us": (through_alone[2] - alone[2]) * 1e6,
+        "added when idle: p99 us": (through_alone[3] - alone[3]) * 1e6,
+    }
 
 
-def _figures(loading: subprocess.Popen[str]) -> list[float]:
-    return [float(word) for word in loading.communicate(timeout=120)[0].split()]
+def _started(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
 
 
 if __name__ == "__main__":
-    roles = {"serve": serve, "proxy": proxy, "load": lambda: load(QUERIES)}
-    if len(sys.argv) > 1:
-        roles[sys.argv[1]]()
+    role, *numbers = sys.argv[1:] or ["measure"]
+    if role == "measure":
+        for what, figure in measure(*map(int, numbers)).items():
+            print(f"{what:24} {figure:12.1f}")
     else:
-        for what, figure in measure().items():
-            print(f"{what:20} {figure:12.1f}")
+        {"serve": serve, "proxy": proxy, "load": load}[role](*map(int, numbers))
