@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli.observability_options import HubbleOptions, hubble_options
+from flows.redact import Redaction
 
 TLS = ("--hubble-tls-cert-file", "a.crt", "--hubble-tls-key-file", "a.key")
 FILE = ("--hubble-export-file-path", "/tmp/events.log")
@@ -35,6 +36,21 @@ def test_nothing_is_served_or_written_unasked() -> None:
     assert not hubble.observability.metrics_address
     assert hubble.observability.exporter is None
     assert hubble.observability.otlp is None
+
+
+def test_what_flows_hide_and_cilium_s_way_of_writing_switches() -> None:
+    assert read().observability.redaction == Redaction(url_query=True, user_info=True)
+    wanted = read(
+        *("--hubble-redact-enabled", "--hubble-redact-http-urlquery=false", "--hubble-redact-kafka-apikey"),
+        *("--hubble-redact-http-headers-allow", "ETag,X-Color", "--hubble-redact-http-headers-deny", "cookie"),
+    )
+    assert wanted.observability.redaction == Redaction(
+        everything=True,
+        url_query=False,
+        allow=frozenset(("etag", "x-color")),
+        deny=frozenset(("cookie",)),
+        kafka_api_key=True,
+    )
 
 
 def test_lists_are_separated_by_spaces_or_given_repeatedly() -> None:
