@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 
 from benchmarks.errors import NotMeasured
 from benchmarks.samples import in_turns, medians
 from benchmarks.stage import Stage
 from benchmarks.traffic import BATCH, CLIENTS, PORT, SERVERS, messages
 from flows.intake import Intake
-from flows.lookups import NO_REASON, EndpointRef, PolicyRef, Reason, ServiceRef, WorkloadRef
+from flows.lookups import NO_REASON, EndpointRef, Lookups, PolicyRef, Reason, ServiceRef, WorkloadRef
 from flows.record import HttpRecord, PacketRecord
 from flows.ring import Ring
+from flows.tally import Count, Tally, Use
 from flows.uuids import uuids
 
 ROUNDS, MESSAGES = 9, 200
@@ -66,7 +68,18 @@ def _intake(*, reading: bool) -> Intake:
     town = Town()
     made = Intake(Ring(), lambda: town, version="0.0.0", now_ns=time.time_ns, new_uuid=uuids().__next__)
     made.reading = reading
+    made.tally = Tally(Nobody())
     return made
+
+
+class Nobody:
+    """A book of rules that keeps nothing."""
+
+    def requests(self, view: Lookups, uses: Sequence[tuple[Use, Count]]) -> None:
+        return
+
+    def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
+        return
 
 
 class Town:

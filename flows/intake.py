@@ -88,12 +88,12 @@ class Intake:
             self.malformed += 1
             self.complaint = "not a StreamAccessLogsMessage"
             return
-        if self.tally is not None:
-            self.tally.entries(self._view(), log.http_logs.log_entry, self._now_ns())
         if self.reading:
             self.build()
-            self._build_http(self._now_ns(), self._current_builder(self._view()), log)
+            self._build_http(self._now_ns(), self._current_builder(self._view()), log, self.tally)
             return
+        if self.tally is not None:
+            self.tally.entries(self._view(), log.http_logs.log_entry, self._now_ns())
         ends = denials = 0
         for entry in log.http_logs.log_entry:
             if entry.common_properties.access_log_type == DOWNSTREAM_END:
@@ -194,8 +194,11 @@ class Intake:
             self._builder = Builder(view, self._version, self._redaction)
         return self._builder
 
-    def _build_http(self, came_ns: int, builder: Builder, log: seen_pb2.Log) -> None:
+    def _build_http(self, came_ns: int, builder: Builder, log: seen_pb2.Log, uncounted: Tally | None = None) -> None:
+        """`uncounted`: who is to count what this is built of."""
         batch = decode_message(log, self._slot_key)
+        if uncounted is not None:
+            uncounted.records(builder.view, batch.records, came_ns)
         if batch.malformed:
             self.malformed += batch.malformed
             self.complaint = batch.complaint

@@ -24,6 +24,8 @@ URL_HEADERS = frozenset(  # their values are URLs, or paths of some
 )
 KEPT = 1024  # names that are remembered
 
+_URL = HttpRecord._fields.index("url")
+
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
@@ -50,14 +52,20 @@ class Redactor:
         Most records have nothing to hide, and are looked at in half a microsecond.
         """
         url, plain = record.url, self._plain
-        hides = "?" in url or "#" in url or "@" in url or record.missing_headers or record.rejected_headers
+        hides = bool(record.missing_headers or record.rejected_headers)
         for key, _ in record.request_headers:
             if key not in plain:
                 hides = True
         for key, _ in record.response_headers:
             if key not in plain:
                 hides = True
-        return self._redacted(record) if hides else record
+        if hides:
+            return self._redacted(record)
+        if "?" in url or "#" in url or "@" in url:
+            return HttpRecord._make(
+                (*record[:_URL], self.url(url), *record[_URL + 1 :])
+            )  # a fifth of what _replace takes
+        return record
 
     def _redacted(self, record: HttpRecord) -> HttpRecord:
         return record._replace(

@@ -16,7 +16,7 @@ from seen import seen_pb2
 
 from flows.accesslog.decode import ALLOWED, DOWNSTREAM_END, METHODS, judged
 from flows.lookups import Lookups
-from flows.record import PacketKind, PacketRecord
+from flows.record import HttpRecord, PacketKind, PacketRecord
 
 JOINED_PREFIX: Final = "rules:"  # of the name of a leaf in which rules are joined
 SINGLES_MAX: Final = 1024  # different requests that are told apart between two settlements
@@ -61,28 +61,47 @@ class Tally:
         self._ledger = ledger
         self._view: Lookups | None = None
         self._counts: dict[Use, Count] = {}
-        self._leaves: dict[tuple[str, str, str], Count | None] = {}  # slot, result, leaf; None: by request
+        self._leaves: dict[tuple[str, str], Count] = {}  # slot and leaf that let requests pass
         self._singles = 0
 
     def entries(self, view: Lookups, entries: Iterable[seen_pb2.Entry], now_ns: int) -> None:
         """Take the entries of one message. What does not keep to Envoy's API is passed over."""
-        if view is not self._view or len(self._leaves) >= LEAVES_MAX:
-            self.settle()
-            self._view = view
-        leaves = self._leaves
+        leaves = self._begin(view)
         for entry in entries:
             common = entry.common_properties
             if common.access_log_type != DOWNSTREAM_END:
                 continue
             try:
-                key = (common.route_name, *judged(common.metadata))
+                result, leaf = judged(common.metadata)
             except WireError:
                 continue
-            count = leaves.get(key)
+            slot = common.route_name
+            count = leaves.get((slot, leaf)) if result == ALLOWED else None
             if count is None:
-                count = self._count(key, entry)
-                if count is None:
+                if not result or not slot:
+                    continue  # it was refused before the filter could judge it
+                request = entry.request
+                number = request.request_method
+                method = METHODS[number] if 0 < number < len(METHODS) else ""
+                use = Use(slot, result != ALLOWED, leaf, method, request.authority, request.path)
+                count = self._count(use)
+            count.number += 1
+            count.last_ns = now_ns
+
+    def records(self, view: Lookups, records: Iterable[HttpRecord], now_ns: int) -> None:
+        """The same of entries that have been decoded already."""
+        leaves = self._begin(view)
+        for record in records:
+            if not record.ended:
+                continue
+            slot, leaf, denied = record.slot.name, record.allowed_by, record.denied_by
+            count = leaves.get((slot, leaf)) if leaf else None
+            if count is None:
+                if not leaf and denied is None:
                     continue
+                exchange = record.exchange
+                asked = (exchange.method, exchange.authority, exchange.path)
+                count = self._count(Use(slot, denied is not None, denied or leaf, *asked))
             count.number += 1
             count.last_ns = now_ns
 
@@ -96,25 +115,23 @@ class Tally:
     def settle(self) -> None:
         """Tell what was counted."""
         if self._view is not None and self._counts:
-            self._ledger.requests(self._view, [(use, count) for use, count in self._counts.items() if count.number])
+            self._ledger.requests(self._view, list(self._counts.items()))
         self._counts, self._leaves, self._singles = {}, {}, 0
 
-    def _count(self, key: tuple[str, str, str], entry: seen_pb2.Entry) -> Count | None:
-        """Where this entry is counted; None for one that the filter has not judged."""
-        slot, result, leaf = key
-        if not result or not slot:
-            return None
-        is_denied = result != ALLOWED
-        if not is_denied and not leaf.startswith(JOINED_PREFIX):
-            found = self._leaves[key] = self._of(Use(slot, is_denied, leaf))
+    def _begin(self, view: Lookups) -> dict[tuple[str, str], Count]:
+        if view is not self._view or len(self._leaves) >= LEAVES_MAX:
+            self.settle()
+            self._view = view
+        return self._leaves
+
+    def _count(self, use: Use) -> Count:
+        """Where a request is counted that is the first of its leaf, or whose rule depends on what it asks for."""
+        if not use.denied and not use.leaf.startswith(JOINED_PREFIX):
+            found = self._leaves[use.slot, use.leaf] = self._of(Use(use.slot, use.denied, use.leaf))
             return found
-        request = entry.request
-        number = request.request_method
-        method = METHODS[number] if 0 < number < len(METHODS) else ""
-        use = Use(slot, is_denied, leaf, method, request.authority, request.path)
         if use not in self._counts:
-            if self._singles >= SINGLES_MAX or not method:
-                return self._of(Use(slot, is_denied, leaf, is_told=False))
+            if self._singles >= SINGLES_MAX or not use.method:
+                return self._of(Use(use.slot, use.denied, use.leaf, is_told=False))
             self._singles += 1
         return self._of(use)
 

@@ -101,7 +101,8 @@ def decode_entry(entry: seen_pb2.Entry, slot_key: str = SLOT_KEY) -> HttpRecord 
 def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     common = entry.common_properties
     stage = common.access_log_type
-    result, rule = judged(common.metadata)
+    metadata = common.metadata
+    result, rule = judged(metadata)
     if stage != DOWNSTREAM_END and (stage != DOWNSTREAM_PERIODIC or result != ALLOWED):
         return None  # until the filter has judged it and let it pass, an open request is nobody's business
     allowed_by = rule if result == ALLOWED else ""
@@ -123,7 +124,7 @@ def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     seen = _request_headers(request, headers)
     trace = _trace_id(headers["traceparent"]) if "traceparent" in headers else ""
     if stage == DOWNSTREAM_PERIODIC:
-        missing, rejected = header_faults(common.metadata)
+        missing, rejected = header_faults(metadata)
         return HttpRecord(
             *(exchange, slot, False, url, protocol, seen, trace),
             allowed_by=allowed_by,
@@ -143,7 +144,7 @@ def _decode(entry: Any, slot_key: str) -> HttpRecord | None:
     answered = _response_headers(response.response_headers, request.request_id or headers.get("x-request-id", ""))
     return HttpRecord(
         *(exchange, slot, True, url, protocol, seen, trace, code, denied_by, latency, answered, allowed_by),
-        *header_faults(common.metadata),
+        *header_faults(metadata),
     )
 
 

@@ -10,10 +10,11 @@ import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from seen import seen_pb2
 
+from flows.accesslog.decode import decode_entry
 from flows.lookups import Lookups
 from flows.record import PacketKind, PacketRecord
 from flows.tally import JOINED_PREFIX, SINGLES_MAX, Count, Tally, Use
-from tests.flows.make import SLOT, Galaxy, denied, drop, entry, exchange, intake, message
+from tests.flows.make import SLOT, Galaxy, denied, drop, entry, exchange, intake, message, seen
 from xds import denial
 
 RULE = "rule:a3f3de1c2786"
@@ -103,6 +104,22 @@ def test_a_new_view_settles_what_was_counted_under_the_old() -> None:
     assert [view for view, _ in ledger.told] == [before, after]
     tally.settle()
     assert len(ledger.told) == 2
+
+
+def test_what_has_been_decoded_is_counted_alike() -> None:
+    joined = f"{JOINED_PREFIX}0123456789ab"
+    many = [
+        *(by(RULE, entry(port=port)) for port in (1, 2)),
+        *(by("deny", denied("deny", request=f"GET /{number}")) for number in range(3)),
+        by(joined, entry(request="GET /a")),
+        *(by(RULE, made) for made in exchange()),
+    ]
+    ledger, view = Ledger(), Galaxy()
+    tally = Tally(ledger)
+    records = [record for made in many if (record := decode_entry(seen(made))) is not None]
+    tally.records(view, records, 7)
+    tally.settle()
+    assert ledger.uses == counted(*many)
 
 
 @pytest.mark.parametrize("reading", [True, False])
