@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from typing import Final
 
 # Any number of times encoded: %2e, %252e, %25252e.
-# The wide ones are what Unicode's compatibility forms (NFKC) fold to a dot, two dots, a slash or a backslash.
-_WIDE_DOT: Final = r"%[Ee]2%80%[Aa][45]|%[Ee][Ff]%(?:[Bb]9%92|[Bb][Cc]%8[Ee])"
-_WIDE_SLASH: Final = r"%[Ee][Ff]%[Bb][Cc]%(?:8[Ff]|[Bb][Cc])"
+# The wide ones are all that Unicode's compatibility forms (NFKC) fold to dots, a slash, a backslash or a semicolon.
+_WIDE_DOT: Final = r"%[Ee]2%80%[Aa][4-6]|%[Ee][Ff]%(?:[Bb]8%(?:99|[Bb]0)|[Bb]9%92|[Bb][Cc]%8[Ee])"
+_WIDE_SLASH: Final = r"%[Ee][Ff]%(?:[Bb][Cc]%(?:8[Ff]|[Bb][Cc])|[Bb]9%[Aa]8)"
+_WIDE_SEMICOLON: Final = r"%[Cc][Dd]%[Bb][Ee]|%[Ee][Ff]%(?:[Bb][89]%94|[Bb][Cc]%9[Bb])"
 _DOT: Final = rf"(?:\.|%(?:25)*2[Ee]|{_WIDE_DOT})"
 _SPACE: Final = r"%(?:25)*20"
 _SLASH: Final = rf"(?:/|%(?:25)*(?:2[Ff]|5[Cc])|{_WIDE_SLASH})"
-_PARAMETERS: Final = r"(?:(?:;|%(?:25)*3[Bb])[^/?]*)?"
+_PARAMETERS: Final = rf"(?:(?:;|%(?:25)*3[Bb]|{_WIDE_SEMICOLON})[^/?]*)?"
 
 # What is wrong -> how it looks, in the part of a path that is before the query. The path is the one that Envoy has
 # normalised, so a segment that is a dot segment by now was hidden from it.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+from urllib.parse import quote
+
 import pytest
 import re2
 from hypothesis import given, settings
@@ -55,6 +59,24 @@ paths = st.lists(st.sampled_from(ODD_PIECES), max_size=8).map(lambda pieces: "/"
 def test_each_fault_has_its_name(path: str, fault: str) -> None:
     assert fault in FAULTS
     assert ambiguous_path(path) == fault
+
+
+def test_whatever_folds_to_dots_slashes_and_semicolons_hides_nothing() -> None:
+    """All of Unicode that NFKC makes of it, as servers do that fold paths after decoding them."""
+    for char in map(chr, range(0x80, sys.maxunicode + 1)):
+        if "\ud800" <= char <= "\udfff":
+            continue
+        folded, written = unicodedata.normalize("NFKC", char), quote(char)
+        if set(folded) == {"."}:
+            hidden = [f"/a/{written * (3 - len(folded) or 1)}/b"]
+        elif folded in ("/", "\\"):
+            hidden = [f"/a{written}../b", f"/a/..{written}b"]
+        elif folded == ";":
+            hidden = [f"/a/..{written}x/b", f"/a/..{written}/b"]
+        else:
+            continue
+        for path in (*hidden, *(path.replace(written, written.lower()) for path in hidden)):
+            assert ambiguous_path(path) == "a hidden dot segment", (hex(ord(char)), path)
 
 
 @pytest.mark.parametrize("path", ORDINARY)
