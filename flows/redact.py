@@ -61,10 +61,8 @@ class Redactor:
                 hides = True
         if hides:
             return self._redacted(record)
-        if "?" in url or "#" in url or "@" in url:
-            return HttpRecord._make(
-                (*record[:_URL], self.url(url), *record[_URL + 1 :])
-            )  # a fifth of what _replace takes
+        if "?" in url or "#" in url or "@" in url:  # most often; a fifth of what _replace takes
+            return HttpRecord._make((*record[:_URL], self.url(url), *record[_URL + 1 :]))
         return record
 
     def _redacted(self, record: HttpRecord) -> HttpRecord:
