@@ -21,7 +21,7 @@ REGEX_BYTES_MAX = 1 << 20  # of memory that one regular expression may take
 SHOWN = 100  # characters of a bad value
 KEPT, KEPT_LENGTH = 1024, 256  # texts that are remembered, and their characters
 DNS_NAME = r"(?:[-0-9_a-z]+(?:\.[-0-9_a-z]+)*)"
-PREFIX_LENGTH = re.compile(r"[0-9]+\Z")
+PREFIX_LENGTH = re.compile(r"(?:0|[1-9][0-9]*)\Z")
 URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -38,7 +38,7 @@ def address(text: str) -> str:
 def network(text: str) -> Network:
     """A prefix like `10.0.0.0/8`; bits after it are allowed. Raises ValueError."""
     try:
-        if not PREFIX_LENGTH.match(text.rpartition("/")[2]):  # a mask of dots is no prefix length
+        if "%" in text or not PREFIX_LENGTH.match(text.rpartition("/")[2]):  # a zone, a mask of dots
             raise ValueError(text)
         return ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -105,6 +105,8 @@ def test_lists() -> None:
         ({"source_ip": ["10.0.0.256"]}, 'invalid IP address "10.0.0.256" in filter'),
         ({"source_ip": ["10.0.0.0/33"]}, "invalid IP prefix"),
         ({"source_ip": ["10.0.0.0/255.0.0.0"]}, "invalid IP prefix"),
+        ({"source_ip": ["10.0.0.0/08"]}, "invalid IP prefix"),
+        ({"source_ip": ["fe80::1%eth0/64"]}, "invalid IP prefix"),
         ({"source_port": ["http"]}, 'invalid source port filter: invalid port "http"'),
         ({"destination_port": ["65536"]}, 'invalid destination port filter: invalid port "65536"'),
         ({"protocol": ["gopher"]}, 'invalid protocol filter: unknown protocol: "gopher"'),
