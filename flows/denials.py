@@ -47,9 +47,14 @@ class Denials:
         at = self._at(sequence)
         return self._events[at] if at < len(self._numbers) and self._numbers[at] == sequence else None
 
-    def between(self, first: int, stop: int) -> list[tuple[int, Event]]:
-        """The denials with first <= number < stop, in order."""
+    def count(self, first: int, stop: int) -> int:
+        """How many denials with first <= number < stop are held."""
+        return max(0, self._at(stop) - self._at(first))
+
+    def between(self, first: int, stop: int, limit: int | None = None) -> list[tuple[int, Event]]:
+        """The denials with first <= number < stop, in order; of more than `limit` the first."""
         begin, end = self._at(first), self._at(stop)
+        end = end if limit is None else min(end, begin + limit)
         return list(zip(self._numbers[begin:end], self._events[begin:end], strict=True))
 
     def last_before(self, sequence: int) -> int | None:

@@ -295,11 +295,9 @@ def _status_codes(values: Any) -> Predicate:
     if bad:
         raise FilterError(f"invalid http status code filter: invalid status code prefix: {quoted(bad[0])}")
 
-    def matches(flow: flow_pb2.Flow) -> bool:
-        code = f"{flow.l7.http.code:03}"
-        return flow.l7.http.code != 0 and (code in full or code.startswith(prefixes))
-
-    return matches
+    # a code is written with three digits at least; numbers beyond them are nobody's status
+    wanted = frozenset(code for code in range(1, 1000) if f"{code:03}" in full or f"{code:03}".startswith(prefixes))
+    return lambda flow: flow.l7.http.code in wanted
 
 
 def _methods(values: Any) -> Predicate:

@@ -5,7 +5,6 @@ Whatever a request asks for is done in pieces of bounded work, so that no reader
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -41,11 +40,13 @@ class Reader:
         self._back_at, self._to_find = self._next, reading.back
         self._found: list[int] = []  # going back: what is to be sent, newest first
         self._found_start = ring.start  # of the ring when it was last looked whether that is still there
-        self._late: deque[Event] = deque()  # denials that were overwritten before they were looked at
+        self._late_from = self._next  # from here to `_next` only denials are left to be looked at ...
+        self._late = 0  # ... so many
         self._left = reading.limit
         self.losses = Losses(node_name, clock)
         self.is_done = False
-        self.sent = self.passed_over = 0  # flows that were sent, and that its filters or its end left out
+        # flows that were sent, and that its filters or its end left out; losses from before the ring that were told
+        self.sent = self.passed_over = self.passed_on = 0
 
     @property
     def has_work(self) -> bool:
@@ -70,32 +71,60 @@ class Reader:
 
     def _go_back(self, stop: float) -> None:
         """Towards the start of the ring, until as many matching flows were found as are wanted."""
-        for _ in range(PIECE_EVENTS):
-            at = self._ring.previous(self._back_at)
-            if at is None:
-                self._to_find = 0
-                return
-            self._back_at, event = at, self._ring[at]
+        reading, monotonic = self._reading, self._clock.monotonic
+        wants = reading.wants if reading.sieve is None else reading.sieve.passes
+        at = None
+        for at, event in self._backwards():
             if event.is_loss:
                 self._found.append(at)
-            elif self._reading.wants(event):
+                continue
+            is_wanted = wants(event)
+            if is_late := reading.until_ns is not None and event.time_ns > reading.until_ns:
+                self._found.clear()  # a reading ends with the first flow that is too late
+            if is_wanted or is_late:
                 self._found.append(at)
+            if is_wanted:
                 self._to_find -= 1
-            if not self._to_find or self._clock.monotonic() > stop:
+                if not self._to_find:
+                    return
+            if monotonic() > stop:
+                break
+        if at is None:
+            self._to_find = 0
+        else:
+            self._back_at = at
+
+    def _backwards(self) -> Iterator[tuple[int, Event]]:
+        """The events before `_back_at` with their numbers, the newest first, as many as are looked at in one piece."""
+        ring, stop = self._ring, self._back_at
+        if stop > ring.start:
+            first = max(ring.start, stop - PIECE_EVENTS)
+            yield from zip(range(stop - 1, first - 1, -1), reversed(ring.slice(first, stop)), strict=True)
+            return
+        for _ in range(PIECE_EVENTS):
+            at = ring.denials.last_before(stop)
+            if at is None:
                 return
+            yield at, ring[at]
+            stop = at
 
     def _count_losses(self) -> None:
         """What was overwritten unread is lost, but for the denials."""
         start = self._ring.start
         if self._found and self._found_start != start:
-            there = [at for at in self._found if self._ring.get(at) is not None]
-            self.losses.add(len(self._found) - len(there))
-            self._found, self._found_start = there, start
+            still = [at for at in self._found if self._ring.get(at) is not None]
+            self.losses.add(len(self._found) - len(still))
+            self._found, self._found_start = still, start
+        denials = self._ring.denials
+        if self._late:
+            there = denials.count(self._late_from, self._next)
+            self.losses.add(self._late - there)
+            self._late = there
         if self._next < start:
-            kept = self._ring.denials.between(self._next, start)
-            self._late.extend(event for _, event in kept)
-            owed = max(0, start - max(self._next, self._owed_from))
-            self.losses.add(owed - sum(at >= self._owed_from for at, _ in kept))
+            self._late_from = self._late_from if self._late else self._next
+            self._late += denials.count(self._next, start)
+            owed_from = max(self._next, self._owed_from)
+            self.losses.add(max(0, start - owed_from - denials.count(owed_from, start)))
             self._next = start
 
     def _go_on(self, batch: list[bytes], stop: float) -> None:
@@ -104,6 +133,7 @@ class Reader:
         for event in self._events():
             if event.is_loss:
                 batch.append(self.losses.passed_on(event))
+                self.passed_on += 1
             elif self._reading.until_ns is not None and event.time_ns > self._reading.until_ns:
                 self.passed_over += 1
                 self.is_done = True
@@ -133,10 +163,12 @@ class Reader:
             yield self._ring[self._found.pop()]
         if self._found:
             return
-        for _ in range(min(PIECE_EVENTS, len(self._late))):
-            yield self._late.popleft()
         if self._late:
-            return
+            for at, event in self._ring.denials.between(self._late_from, self._next, PIECE_EVENTS):
+                self._late_from, self._late = at + 1, self._late - 1
+                yield event
+            if self._late:
+                return
         end = self._ring.end if self._end is None else min(self._end, self._ring.end)
         for event in self._ring.slice(self._next, min(end, self._next + PIECE_EVENTS)):
             self._next += 1

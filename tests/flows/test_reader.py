@@ -136,3 +136,9 @@ def test_any_request_over_any_ring(is_flow: list[bool], capacity: int, request: 
         if number and len([at for at in expected if at > 0]) == number:
             break
     assert everything(reader(ring_of(*events, capacity=capacity), **request)) == expected
+
+
+def test_a_loss_after_the_end_of_a_reading_is_not_told() -> None:
+    ring = ring_of(LOSS._replace(time_ns=1), event(2), LOSS._replace(time_ns=3))
+    wanted = {"whitelist": [{"verdict": [2]}], "until": {"nanos": 1}}
+    assert everything(reader(ring, **wanted)) == everything(reader(ring, number=1, **wanted)) == [-9]
