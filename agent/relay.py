@@ -18,10 +18,12 @@ from flows.relay.peers import Peers
 from flows.relay.pool import Pool
 from flows.relay.service import RelayService
 from flows.relay.settings import RelaySettings
+from flows.rpc.limits import Limits
 from flows.rpc.methods import health_methods
 from flows.rpc.server import Server
 from flows.rpc.tls import ServerTls, TlsError
 
+CALLS = 64  # open at once: each is one at every node, and a node lets one connection have a hundred
 STOP_GRACE = 0.5  # seconds that streams have when the server stops
 log = logging.getLogger("deflector.relay")
 
@@ -51,7 +53,7 @@ class Relay:
         self._peers = Peers(settings.service, settings.tls, log.warning, settings.retry)
         self._pool = Pool(lambda: self._peers.known, settings.tls)
         service = RelayService(self._peers, self._pool, settings.name, importlib.metadata.version("deflector"))
-        self._server = Server(service.methods())
+        self._server = Server(service.methods(), Limits(calls=CALLS))
         self._health = Server(health_methods(service.is_healthy))
         self._registry = CollectorRegistry()
         self._registry.register(RelayFigures(self._peers, self._pool, lambda: self._server.calls))

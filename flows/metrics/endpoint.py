@@ -108,10 +108,14 @@ class MetricsServer:
 
 
 def _server_class(host: str) -> type[ThreadingWSGIServer]:
+    """Without a host it is for both families, where there are both."""
+    is_for_all = not host and socket.has_dualstack_ipv6()
+
     class Server(ThreadingWSGIServer):
         daemon_threads = True
         clients = BoundedSemaphore(CLIENTS_MAX)
-        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        request_queue_size = CLIENTS_MAX
+        address_family = socket.AF_INET6 if ":" in host or is_for_all else socket.AF_INET
 
         def process_request(self, request: Any, client_address: Any) -> None:
             """One thread for each client, as long as there are not too many."""
@@ -126,8 +130,13 @@ def _server_class(host: str) -> type[ThreadingWSGIServer]:
             finally:
                 self.clients.release()
 
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Clients that are slow, or go away, are no news."""
+
         def server_bind(self) -> None:
             """Without the look-up of our own name that HTTPServer makes: a resolver may take its time."""
+            if is_for_all:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             TCPServer.server_bind(self)
             self.server_name, self.server_port = host, self.server_address[1]
             self.setup_environ()

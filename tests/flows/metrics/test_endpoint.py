@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.error import HTTPError
@@ -10,7 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from flows.metrics.endpoint import MetricsServeError, MetricsServer
+from flows.metrics.endpoint import CLIENTS_MAX, MetricsServeError, MetricsServer
 
 
 @contextmanager
@@ -62,3 +64,35 @@ def test_a_busy_port_is_one_line() -> None:
         MetricsServer(url.removeprefix("http://"), CollectorRegistry())
     with pytest.raises(MetricsServeError, match="is no host:port"):
         MetricsServer("nowhere", CollectorRegistry())
+
+
+def test_an_address_without_a_host_is_for_both_families() -> None:
+    server = MetricsServer(":0", CollectorRegistry())
+    server.start()
+    try:
+        for host in ("127.0.0.1", "[::1]"):
+            with urlopen(f"http://{host}:{server.port}/metrics", timeout=5) as answer:
+                assert answer.status == 200
+    finally:
+        server.stop()
+
+
+def test_too_many_clients_are_closed_and_those_that_go_make_room() -> None:
+    server = MetricsServer("127.0.0.1:0", CollectorRegistry())
+    server.start()
+    try:
+        silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CLIENTS_MAX)]
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as late:
+            assert late.recv(1) == b""
+        for one in silent:
+            one.close()
+        end = time.monotonic() + 5
+        while True:
+            try:
+                with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5):
+                    return
+            except OSError:
+                assert time.monotonic() < end
+                time.sleep(0.02)
+    finally:
+        server.stop()
