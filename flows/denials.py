@@ -19,6 +19,7 @@ class Denials:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.seen = 0
+        self.unbuilt = 0  # of those that had to give way: never built
         self._numbers: list[int] = []
         self._events: list[Event] = []
 
@@ -41,6 +42,7 @@ class Denials:
     def missed(self, count: int) -> None:
         """So many were overwritten before they were built."""
         self.seen += count
+        self.unbuilt += count
 
     def get(self, sequence: int) -> Event | None:
         """The denial with this number, if it is still held."""

@@ -17,6 +17,7 @@ from observer import observer_pb2
 from relay import relay_pb2
 
 from flows.accesslog.decode import SLOT_KEY
+from flows.account import ReaderAccount, RingAccount
 from flows.agent_events import EventReader, EventReading, EventRing
 from flows.intake import Intake
 from flows.lookups import Lookups
@@ -66,6 +67,8 @@ class Observer:
         )
         self._started = time.monotonic_ns()
         self._readers = 0
+        self._reading: dict[int, Reader] = {}  # by id: those that follow or look back now
+        self._read = ReaderAccount()  # by all that have ended
         self._news = asyncio.Event()
         self._agent_news = asyncio.Event()
         self._namespaces: dict[tuple[str, str], int] = {}
@@ -85,6 +88,14 @@ class Observer:
     def readers(self) -> int:
         """How many read now."""
         return self._readers
+
+    def account(self) -> RingAccount:
+        """What became of every flow so far; those that wait to be built are not among them."""
+        return self.ring.account()
+
+    def reader_accounts(self) -> list[ReaderAccount]:
+        """What became of the flows that each reader came to: first of all that have ended, then of each that reads."""
+        return [self._read, *(reader.account for reader in self._reading.values())]
 
     def count(self, tally: Tally) -> None:
         """Have this count what arrives from now on, whether or not anybody reads."""
@@ -130,15 +141,20 @@ class Observer:
         with self._reader():
             await self._catch_up()
             reader = Reader(self.ring, reading, self._view().node_name, CLOCK)
-            while not reader.is_done:
-                if batch := reader.piece(PIECE_SECONDS / self._readers):
-                    yield batch
-                if reader.is_done:
-                    return
-                if reader.has_work:
-                    await asyncio.sleep(0)
-                else:
-                    await self._wait(reader.losses)
+            self._reading[id(reader)] = reader
+            try:
+                while not reader.is_done:
+                    if batch := reader.piece(PIECE_SECONDS / self._readers):
+                        yield batch
+                    if reader.is_done:
+                        return
+                    if reader.has_work:
+                        await asyncio.sleep(0)
+                    else:
+                        await self._wait(reader.losses)
+            finally:
+                del self._reading[id(reader)]
+                self._read += reader.account
 
     async def agent_events(self, reading: EventReading) -> AsyncGenerator[list[bytes], None]:
         """What a request asks for, oldest first, as serialised responses; endless when it follows."""

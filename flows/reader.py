@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from flow import flow_pb2
 from observer import observer_pb2
 
+from flows.account import ReaderAccount
 from flows.reading import Reading
 from flows.responses import Responses
 from flows.ring import Event, Ring
@@ -53,6 +54,11 @@ class Reader:
         """Whether there is something to do now, or else only when something has come."""
         waits = self._to_find or self._found or self._late
         return self._end is not None or bool(waits) or self._next < self._ring.end
+
+    @property
+    def account(self) -> ReaderAccount:
+        """What became of the flows that it has come to."""
+        return ReaderAccount(self.sent, self.passed_over, self.losses.total)
 
     def piece(self, seconds: float) -> list[bytes]:
         """The next responses, after about so many seconds of work at most; may be none while it looks for its start."""

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 from flow import flow_pb2
 
+from flows.account import RingAccount
 from flows.denials import Denials
 
 CAPACITY = 4095
@@ -53,28 +54,56 @@ class Ring:
         self.flows_seen = 0
         self.flows_skipped = 0  # of those: never built, since nobody read them in time
         self.denials = Denials(capacity)
+        self._losses_held = 0
+        self._overwritten = 0  # flows but for denials, which are counted there
 
     def __len__(self) -> int:
         return self.end - self.start
 
     def append(self, event: Event) -> None:
         """Readable at once."""
-        self._events[self.end % self.capacity] = event
+        at = self.end % self.capacity
+        if self.end - self.start == self.capacity:
+            self._count_gone(cast("Event", self._events[at]))
+            self.start += 1
+        self._events[at] = event
         if event.is_denial:
             self.denials.append(self.end, event)
         self.end += 1
-        if self.end - self.start > self.capacity:
-            self.start += 1
-        if not event.is_loss:
+        if event.is_loss:
+            self._losses_held += 1
+        else:
             self.flows_seen += 1
 
     def skip(self, flows: int) -> None:
         """Leave out flows of which none will be read: the next `capacity` events are there to overwrite them."""
-        self._events = [None] * self.capacity
+        if self.start < self.end:
+            for event in self.slice(self.start, self.end):
+                self._count_gone(event)
+            self._events = [None] * self.capacity
         self.end += flows
         self.start = self.end
         self.flows_seen += flows
         self.flows_skipped += flows
+
+    def _count_gone(self, event: Event) -> None:
+        if event.is_loss:
+            self._losses_held -= 1
+        elif not event.is_denial:
+            self._overwritten += 1
+
+    def account(self) -> RingAccount:
+        """What became of every flow so far."""
+        denials = self.denials
+        return RingAccount(
+            produced=self.flows_seen,
+            skipped=self.flows_skipped,
+            held=len(self) - self._losses_held + denials.count(0, self.start),
+            overwritten=self._overwritten + denials.overwritten - denials.unbuilt,
+            denials=denials.seen,
+            denials_held=len(denials),
+            denials_overwritten=denials.overwritten,
+        )
 
     def __getitem__(self, sequence: int) -> Event:
         """The event with this number, start <= sequence < end, or a denial from before; otherwise IndexError."""
