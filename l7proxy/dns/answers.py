@@ -44,6 +44,9 @@ def gist(questions: tuple[Question, ...], response: Response) -> Gist:
     records = response.records
     if response.rcode != NOERROR or not records or any(q.qtype in TRANSFERS for q in questions):
         return _NOTHING
+    if len(questions) == 1 and {record.owner if record.address else "" for record in records} == {questions[0].name}:
+        addresses, ttl = tuple([record.address for record in records]), min([record.ttl for record in records])
+        return Gist((Learned(questions[0].name, tuple(dict.fromkeys(addresses)), ttl),), addresses, (), ttl)
     chains = _chains(questions, records)
     reached = set().union(*chains.values())
     for record in records:

@@ -94,7 +94,7 @@ class Desk:
         if awaited is None:
             return None
         try:
-            response = read_response(message)
+            response = read_response(message, awaited.asking)
         except WireError:
             return Answered(awaited, message, reason=Reason.BAD_ANSWER)
         transaction = self.transactions.answered(channel, response)

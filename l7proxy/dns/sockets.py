@@ -25,15 +25,14 @@ _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _IP_RECVORIGDSTADDR, _IPV6_RECVORIGDSTADDR = 20, 74
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 _SO_RCVBUFFORCE: Final = 33
-_TRANSPARENT: Final = {
-    socket.AF_INET: (socket.IPPROTO_IP, _IP_TRANSPARENT),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT),
-}
 _ORIGINAL: Final = {
     socket.AF_INET: (socket.IPPROTO_IP, _IP_RECVORIGDSTADDR),
     socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR),
 }
-_KIND: Final = {Protocol.UDP: socket.SOCK_DGRAM, Protocol.TCP: socket.SOCK_STREAM}
+# Plain numbers, as each query needs them all: an enum costs a call in Python wherever it is compared or hashed.
+_DATAGRAM: Final = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_SOL_IP, _SOL_IPV6, _SOL_SOCKET, _SO_MARK = 0, 41, 1, 36
 _SOCKADDR4: Final = Struct("2x2s4s")
 _SOCKADDR6: Final = Struct("2x2s4x16s")
 ANCILLARY_SIZE: Final = socket.CMSG_SPACE(28)
@@ -154,10 +153,14 @@ class Postman:
 
 
 def _socket(family: socket.AddressFamily, protocol: Protocol, mark: int) -> socket.socket:
-    made = socket.socket(family, _KIND[protocol] | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    is_ipv6 = family == socket.AF_INET6
+    made = socket.socket(family, _DATAGRAM if protocol == Protocol.UDP else _STREAM)
     try:
-        made.setsockopt(*_TRANSPARENT[family], 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if is_ipv6:
+            made.setsockopt(_SOL_IPV6, _IPV6_TRANSPARENT, 1)
+        else:
+            made.setsockopt(_SOL_IP, _IP_TRANSPARENT, 1)
+        made.setsockopt(_SOL_SOCKET, _SO_MARK, mark)
     except OSError:
         made.close()
         raise

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from l7proxy.dns.wire import NOERROR, Query, Question, Response
+from l7proxy.dns.names_on_wire import HEADER_SIZE
+from l7proxy.dns.wire import NOERROR, Asking, Query, Question, Response
 from policies.types import Protocol
 
 DRAWS_MAX: Final = 16  # ids drawn before a channel counts as full; channels hold few of the 65,536
@@ -55,6 +56,11 @@ class Transaction:
     @property
     def questions(self) -> tuple[Question, ...]:
         return self.query.questions
+
+    @property
+    def asking(self) -> Asking:
+        """What the server is asked."""
+        return Asking(self.message[HEADER_SIZE : self.query.end], self.query.questions)
 
     def outgoing(self) -> bytes:
         """The client's message under our id, otherwise untouched."""

@@ -65,6 +65,13 @@ class Query(NamedTuple):
         return (self.flags & OPCODE_MASK) >> OPCODE_SHIFT
 
 
+class Asking(NamedTuple):
+    """Questions as bytes (from right behind the header on), and as read."""
+
+    content: bytes
+    questions: tuple[Question, ...]
+
+
 class Record(NamedTuple):
     """A record of the answer section that learning looks at: A, AAAA (`address` packed) or CNAME (`target`)."""
 
@@ -110,8 +117,10 @@ def read_query(message: bytes) -> Query:
     return Query(number, flags, questions, end, edns)
 
 
-def read_response(message: bytes) -> Response:
-    """Read an answer; WireError when it is malformed. One that says it is truncated may end within a record."""
+def read_response(message: bytes, asked_here: Asking | None = None) -> Response:
+    """Read an answer; WireError when it is malformed. One that says it is truncated may end within a record.
+
+    `asked_here`: what it probably answers; questions that are the same bytes are not read again."""
     if not HEADER_SIZE <= len(message) <= MESSAGE_MAX:
         raise WireError("message of impossible size")
     number, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
@@ -119,7 +128,10 @@ def read_response(message: bytes) -> Response:
         raise WireError("query where an answer was expected")
     if answered + authority + additional > ANSWER_RECORDS_MAX:
         raise WireError("too many records in an answer")
-    questions, at = _read_questions(message, asked)
+    if asked_here and len(asked_here.questions) == asked and message.startswith(asked_here.content, HEADER_SIZE):
+        questions, at = asked_here.questions, HEADER_SIZE + len(asked_here.content)
+    else:
+        questions, at = _read_questions(message, asked)
     records: list[Record] = []
     rrtypes: list[int] = []
     edns: Edns | None = None

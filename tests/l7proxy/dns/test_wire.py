@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from l7proxy.dns.names_on_wire import WireError, read_name, skip_name
-from l7proxy.dns.wire import Edns, Query, Question, Response, read_query, read_response
+from l7proxy.dns.wire import Asking, Edns, Query, Question, Response, read_query, read_response
 from tests.l7proxy.dns.make import answer, names, query
 
 HEAD = bytes(12)
@@ -146,6 +146,16 @@ class TestAnswers:
         assert {(r.owner, r.rrtype, r.target) for r in ours.records if r.target} == texts
         packed = {(lower(s.name), s.ttl, r.to_wire()) for s in theirs.answer if s.rdtype in (1, 28) for r in s}
         assert {(r.owner, r.ttl, r.address) for r in ours.records if r.address} == packed
+
+    @given(names(), names(), st.lists(st.sampled_from(RECORDS), max_size=3))
+    def test_knowing_the_question_changes_nothing(
+        self, name: dns.name.Name, other: dns.name.Name, records: list[str]
+    ) -> None:
+        wire = answer(dns.message.make_query(name, "A").to_wire(), *records)
+        for guess in (name, other):
+            asked = dns.message.make_query(guess, "A").to_wire()
+            read = read_query(asked)
+            assert read_response(wire, Asking(asked[12 : read.end], read.questions)) == read_response(wire)
 
     def test_names_in_records_may_be_compressed_or_not(self) -> None:
         plain = b"\1a\3org\0\0\1\0\1\0\0\0\x1e\0\4\xc0\0\2\1"
