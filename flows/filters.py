@@ -10,24 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 from flow import flow_pb2
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from flows import ends
 from flows.build import EVENT_L7
 from flows.cel import CHARS_MAX, CelError, compile_cel
 from flows.gotext import quoted
-from flows.patterns import address, name_pattern, network, node_pattern, path_of, regexes, remembered, within
-from flows.selectors import SelectorError, parse_selector, selects
-
-T = TypeVar("T")
-Predicate = Callable[[flow_pb2.Flow], bool]
+from flows.patterns import path_of, regexes, remembered
+from flows.predicates import FilterError, Predicate, all_of, any_of
 
 CONDITIONS_MAX = 1000  # values of all fields of a request's filters; each is compared with each flow
 STATUS = re.compile(r"[1-5][0-9]{2}\Z")
 STATUS_PREFIX = re.compile(r"[1-5][0-9]?\+\Z")
-PORT = re.compile(r"[0-9]+\Z")
 L4_PROTOCOLS = {
     "icmp": ("ICMPv4", "ICMPv6"),
     "icmpv4": ("ICMPv4",),
@@ -46,11 +43,6 @@ HTTP_FIELDS = {
     "http_url": "url",
     "http_header": "headers",
 }
-EMPTY_NAME = "invalid filter, name must not be empty"
-
-
-class FilterError(ValueError):
-    """A filter that cannot be compiled; the text names the field."""
 
 
 def compile_filters(allow: Sequence[flow_pb2.FlowFilter], deny: Sequence[flow_pb2.FlowFilter]) -> Predicate:
@@ -106,26 +98,9 @@ def _check_known(part: Any) -> None:
         raise FilterError(f"the filter has a field that this server does not know (number {unknown[0].field_number})")
 
 
-def all_of(parts: Sequence[Predicate]) -> Predicate:
-    """Everything must match."""
-    return parts[0] if len(parts) == 1 else lambda flow: all(predicate(flow) for predicate in parts)
-
-
-def any_of(parts: Sequence[Predicate]) -> Predicate:
-    """Something must match."""
-    return parts[0] if len(parts) == 1 else lambda flow: any(predicate(flow) for predicate in parts)
-
-
 def _sees_l7(types: Iterable[flow_pb2.EventTypeFilter]) -> bool:
     kinds = [kind.type for kind in types]
     return not kinds or EVENT_L7 in kinds
-
-
-def _parsed(parse: Callable[[str], T], value: str) -> T:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise FilterError(str(error)) from None
 
 
 # Each of the following compiles the values of a field. `get` takes the compared part out of a flow.
@@ -137,112 +112,6 @@ def _one_of(get: Callable[[flow_pb2.Flow], Any]) -> Callable[[Any], Predicate]:
         return lambda flow: get(flow) in wanted
 
     return compiled
-
-
-def _identities(side: str) -> Callable[[Any], Predicate]:
-    def compiled(values: Any) -> Predicate:
-        wanted = frozenset(values)
-        return lambda flow: flow.HasField(side) and getattr(flow, side).identity in wanted
-
-    return compiled
-
-
-def _clusters(side: str) -> Callable[[Any], Predicate]:
-    def compiled(values: Any) -> Predicate:
-        wanted = frozenset(values)
-        if "" in wanted:
-            raise FilterError(EMPTY_NAME)
-        return lambda flow: getattr(flow, side).cluster_name in wanted
-
-    return compiled
-
-
-def _ips(field: str) -> Callable[[Any], Predicate]:
-    get = attrgetter(f"IP.{field}")
-
-    def compiled(values: Any) -> Predicate:
-        addresses = frozenset(_parsed(address, value) for value in values if "/" not in value)
-        networks = [_parsed(network, value) for value in values if "/" in value]
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            ip = get(flow)
-            return bool(ip) and (ip in addresses or (bool(networks) and within(ip, networks)))
-
-        return matches
-
-    return compiled
-
-
-def _namespaced(part: str, name_field: str) -> Callable[[Any], Predicate]:
-    """`ns/prefix`, `/prefix`, `ns/`, `/`; without a slash the namespace is "default"."""
-    get = attrgetter(part)
-    which = f"invalid {part.replace('_', ' ')} filter: " if name_field == "name" else ""  # as Hubble words it
-
-    def compiled(values: Any) -> Predicate:
-        wanted = []
-        for value in values:
-            if not value:
-                raise FilterError(which + EMPTY_NAME)
-            namespace, slash, prefix = value.partition("/")
-            wanted.append((namespace, prefix) if slash else ("default", value))
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            who = get(flow)
-            name = getattr(who, name_field)
-            if not name and not who.namespace:
-                return False
-            return any(name.startswith(prefix) and namespace in ("", who.namespace) for namespace, prefix in wanted)
-
-        return matches
-
-    return compiled
-
-
-def _workloads(side: str) -> Callable[[Any], Predicate]:
-    def compiled(values: Any) -> Predicate:
-        wanted = [(value.name, value.kind) for value in values]
-        return lambda flow: any(
-            name in ("", workload.name) and kind in ("", workload.kind)
-            for workload in getattr(flow, side).workloads
-            for name, kind in wanted
-        )
-
-    return compiled
-
-
-def _labels(get: Callable[[flow_pb2.Flow], Sequence[str]], whose: str) -> Callable[[Any], Predicate]:
-    def compiled(values: Any) -> Predicate:
-        try:
-            selectors = [parse_selector(value) for value in values]
-        except SelectorError as error:
-            raise FilterError(f"invalid {whose} label filter: {error}") from None
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            labels = get(flow)
-            return any(selects(selector, labels) for selector in selectors)
-
-        return matches
-
-    return compiled
-
-
-def _fqdns(field: str) -> Callable[[Any], Predicate]:
-    def compiled(values: Any) -> Predicate:
-        patterns = regexes([_parsed(name_pattern, value) for value in values])
-        return lambda flow: any(pattern.fullmatch(name) for name in getattr(flow, field) for pattern in patterns)
-
-    return compiled
-
-
-def _node_names(values: Any) -> Predicate:
-    patterns = regexes([_parsed(node_pattern, value) for value in values])
-
-    def matches(flow: flow_pb2.Flow) -> bool:
-        name = flow.node_name
-        full = name if "/" in name else f"default/{name}"
-        return bool(name) and any(pattern.fullmatch(full) for pattern in patterns)
-
-    return matches
 
 
 def _protocols(values: Any) -> Predicate:
@@ -257,23 +126,6 @@ def _protocols(values: Any) -> Predicate:
         else:
             raise FilterError(f"invalid protocol filter: unknown protocol: {quoted(value)}")
     return lambda flow: flow.l4.WhichOneof("protocol") in l4 or flow.l7.WhichOneof("record") in l7
-
-
-def _ports(field: str) -> Callable[[Any], Predicate]:
-    def compiled(values: Any) -> Predicate:
-        wanted = set()
-        for value in values:
-            if not PORT.match(value) or int(value) > 65535:
-                raise FilterError(f"invalid {field.replace('_', ' ')} filter: invalid port {quoted(value)}")
-            wanted.add(int(value))
-
-        def matches(flow: flow_pb2.Flow) -> bool:
-            protocol = flow.l4.WhichOneof("protocol")
-            return protocol in ("TCP", "UDP", "SCTP") and getattr(getattr(flow.l4, protocol), field) in wanted
-
-        return matches
-
-    return compiled
 
 
 def _tcp_flags(values: Any) -> Predicate:
@@ -403,9 +255,9 @@ FIELDS: dict[str, Callable[[Any], Predicate]] = {
     "interface": _interfaces,
     "protocol": _protocols,
     "tcp_flags": _tcp_flags,
-    "source_ip_xlated": _ips("source_xlated"),
-    "node_name": _node_names,
-    "node_labels": _labels(attrgetter("node_labels"), "node"),
+    "source_ip_xlated": ends.ips("source_xlated"),
+    "node_name": ends.node_names,
+    "node_labels": ends.labels(attrgetter("node_labels"), "node"),
     "dns_query": _patterns(_dns_query, "DNS query"),
     "http_status_code": _status_codes,
     "http_method": _methods,
@@ -416,13 +268,13 @@ FIELDS: dict[str, Callable[[Any], Predicate]] = {
 }
 for _side in ("source", "destination"):
     FIELDS |= {
-        f"{_side}_ip": _ips(_side),
-        f"{_side}_pod": _namespaced(_side, "pod_name"),
-        f"{_side}_service": _namespaced(f"{_side}_service", "name"),
-        f"{_side}_label": _labels(attrgetter(f"{_side}.labels"), _side),
-        f"{_side}_workload": _workloads(_side),
-        f"{_side}_identity": _identities(_side),
-        f"{_side}_cluster_name": _clusters(_side),
-        f"{_side}_fqdn": _fqdns(f"{_side}_names"),
-        f"{_side}_port": _ports(f"{_side}_port"),
+        f"{_side}_ip": ends.ips(_side),
+        f"{_side}_pod": ends.namespaced(_side, "pod_name"),
+        f"{_side}_service": ends.namespaced(f"{_side}_service", "name"),
+        f"{_side}_label": ends.labels(attrgetter(f"{_side}.labels"), _side),
+        f"{_side}_workload": ends.workloads(_side),
+        f"{_side}_identity": ends.identities(_side),
+        f"{_side}_cluster_name": ends.clusters(_side),
+        f"{_side}_fqdn": ends.fqdns(f"{_side}_names"),
+        f"{_side}_port": ends.ports(f"{_side}_port"),
     }

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from observer import observer_pb2
 
 from flows.agent_events import compile_events_request
-from flows.filters import FilterError
 from flows.mask import MaskError
 from flows.observer import Observer
 from flows.peers import PEER, PeerBook
+from flows.predicates import FilterError
 from flows.reading import RequestError, compile_request
 from flows.rpc.call import Call, Method
 from flows.rpc.framing import Code, Refusal

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from flow import flow_pb2
 
-from flows.filters import Predicate, all_of, any_of, check_size, predicates
+from flows.filters import check_size, predicates
 from flows.hints import Hints, hints
+from flows.predicates import Predicate, all_of, any_of
 from flows.ring import SPECIAL as SPECIAL_FIELDS
 from flows.ring import Event
 

@@ -21,9 +21,9 @@ from agent.errors import EnvironmentProblem
 from flows.channels import Dial
 from flows.client import ClientError, observe_agent, print_flows
 from flows.event_printer import EventPrinter
-from flows.filters import FilterError
 from flows.gotime import TimeError
 from flows.mask import HUBBLE_DEFAULT, HUBBLE_FORGOT, Mask, MaskError
+from flows.predicates import FilterError
 from flows.printer import OUTPUTS, Printer, PrinterError, Style
 from flows.raw_filters import RawFilterError, filters_yaml, read_filters
 from flows.replay import LINE_MAX, Replay

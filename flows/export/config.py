@@ -13,9 +13,10 @@ from flow import flow_pb2
 from google.protobuf import json_format
 from observer import observer_pb2
 
-from flows.filters import FilterError, compile_filters
+from flows.filters import compile_filters
 from flows.gotime import DURATION, duration_ns
 from flows.mask import Mask, MaskError
+from flows.predicates import FilterError
 
 STDOUT: Final = "stdout"
 MAX_SIZE_MB: Final = 10

@@ -11,11 +11,12 @@ from typing import Final
 from flow import flow_pb2
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics
 
-from flows.filters import FilterError, Predicate, compile_filters
+from flows.filters import compile_filters
 from flows.metrics.config import MetricsConfig, MetricsConfigError, MetricSpec
 from flows.metrics.context import Context, ContextError
 from flows.metrics.families import SERIES_MAX, Family
 from flows.metrics.plugins import PLUGINS
+from flows.predicates import FilterError, Predicate
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # Hubble's counters have no _created beside them
 

@@ -12,8 +12,9 @@ from flow import flow_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.filters import FIELDS, FilterError, compile_filter, compile_filters
+from flows.filters import FIELDS, compile_filter, compile_filters
 from flows.patterns import path_of
+from flows.predicates import FilterError
 from tests.flows.make import denied, drop, exchange, flows_in, intake, message
 from tests.flows.strategies import filters, flows
 from tests.flows.strategies import message as proto
