@@ -52,6 +52,7 @@ from bpf.links import Changes
 from bpf.loader import Options as DatapathOptions
 from bpf.loader import pinned_meta
 from flows.accesslog.server import AccessLogService
+from flows.account import ReaderAccount
 from flows.observer import Observer
 from flows.rpc.server import Server
 from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
@@ -329,9 +330,8 @@ class Node:
             ports=last - first + 1,
             ring_held=len(ring),
             ring_capacity=ring.capacity,
-            denials_held=len(ring.denials),
-            flows_seen=ring.flows_seen,
-            flows_unread=ring.flows_skipped,
+            flows=self._observer.account(),
+            flows_read=sum(self._observer.reader_accounts(), ReaderAccount()),
             log_entries_malformed=self._observer.malformed,
             kernel_events=self._events.untold(),
             readers=self._observer.readers,

@@ -6,7 +6,7 @@ Pages are read in threads of their own; the values are taken in the node's event
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from prometheus_client import Histogram
@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from agent.from_loop import FromLoop
+from flows.account import ReaderAccount, RingAccount
 from policies.ir import SlotState
 
 # From a file's change to its enforcement: some milliseconds, unless a proxy is late.
@@ -40,9 +41,8 @@ class Health:
     ports: int = 0
     ring_held: int = 0
     ring_capacity: int = 0
-    denials_held: int = 0
-    flows_seen: int = 0
-    flows_unread: int = 0
+    flows: RingAccount = field(default_factory=RingAccount)
+    flows_read: ReaderAccount = field(default_factory=ReaderAccount)  # by all readers
     log_entries_malformed: int = 0
     kernel_events: Mapping[str, int] = field(default_factory=dict)  # those that were not told, by cause
     readers: int = 0
@@ -114,12 +114,37 @@ FAMILIES: Final = (
     HealthFamily("deflector_proxy_ports_free", "Proxy ports left", _one(lambda h: h.ports - h.ports_used)),
     HealthFamily("deflector_flow_ring_events", "Events in the ring", _one(lambda h: h.ring_held)),
     HealthFamily("deflector_flow_ring_capacity", "Events that the ring holds at most", _one(lambda h: h.ring_capacity)),
-    HealthFamily("deflector_flow_denials_held", "Denials that can be read", _one(lambda h: h.denials_held)),
-    HealthFamily("deflector_flows_seen_total", "Flows since the start", _one(lambda h: h.flows_seen), is_counter=True),
+    HealthFamily("deflector_flow_denials_held", "Denials that can be read", _one(lambda h: h.flows.denials_held)),
+    HealthFamily(
+        "deflector_flows_seen_total", "Flows since the start", _one(lambda h: h.flows.produced), is_counter=True
+    ),
     HealthFamily(
         "deflector_flows_unread_total",
         "Flows that were overwritten before anybody asked for them",
-        _one(lambda h: h.flows_unread),
+        _one(lambda h: h.flows.skipped),
+        is_counter=True,
+    ),
+    HealthFamily(
+        "deflector_flows_overwritten_total",
+        "Flows that were read or kept, and had to give way",
+        _one(lambda h: h.flows.overwritten),
+        is_counter=True,
+    ),
+    HealthFamily("deflector_flows_held", "Flows that can be read", _one(lambda h: h.flows.held)),
+    HealthFamily(
+        "deflector_flow_denials_total", "Denials since the start", _one(lambda h: h.flows.denials), is_counter=True
+    ),
+    HealthFamily(
+        "deflector_flow_denials_overwritten_total",
+        "Denials that had to give way to later ones",
+        _one(lambda h: h.flows.denials_overwritten),
+        is_counter=True,
+    ),
+    HealthFamily(
+        "deflector_flows_read_total",
+        "Flows that readers came to: sent, passed over by their filters, lost to those who were too slow",
+        lambda h: [((outcome,), count) for outcome, count in sorted(asdict(h.flows_read).items())],
+        ("outcome",),
         is_counter=True,
     ),
     HealthFamily(
