@@ -23,6 +23,7 @@ EMPTY_NAME = "invalid filter, name must not be empty"
 
 def identities(side: str) -> Callable[[Any], Predicate]:
     """Exactly one of these; an end that is not there has none."""
+
     def compiled(values: Any) -> Predicate:
         wanted = frozenset(values)
         return lambda flow: flow.HasField(side) and getattr(flow, side).identity in wanted
@@ -32,6 +33,7 @@ def identities(side: str) -> Callable[[Any], Predicate]:
 
 def clusters(side: str) -> Callable[[Any], Predicate]:
     """Exactly one of these names."""
+
     def compiled(values: Any) -> Predicate:
         wanted = frozenset(values)
         if "" in wanted:
@@ -85,6 +87,7 @@ def namespaced(part: str, name_field: str) -> Callable[[Any], Predicate]:
 
 def workloads(side: str) -> Callable[[Any], Predicate]:
     """Kind and name, of which either may be left empty."""
+
     def compiled(values: Any) -> Predicate:
         wanted = [(value.name, value.kind) for value in values]
         return lambda flow: any(
@@ -98,6 +101,7 @@ def workloads(side: str) -> Callable[[Any], Predicate]:
 
 def labels(get: Callable[[flow_pb2.Flow], Sequence[str]], whose: str) -> Callable[[Any], Predicate]:
     """Kubernetes selectors; `get` takes the labels out of a flow, `whose` stands in errors."""
+
     def compiled(values: Any) -> Predicate:
         try:
             selectors = [parse_selector(value) for value in values]
@@ -115,6 +119,7 @@ def labels(get: Callable[[flow_pb2.Flow], Sequence[str]], whose: str) -> Callabl
 
 def fqdns(field: str) -> Callable[[Any], Predicate]:
     """Patterns of DNS names, of which one fits one name."""
+
     def compiled(values: Any) -> Predicate:
         patterns = regexes([parsed(name_pattern, value) for value in values])
         return lambda flow: any(pattern.fullmatch(name) for name in getattr(flow, field) for pattern in patterns)
@@ -136,6 +141,7 @@ def node_names(values: Any) -> Predicate:
 
 def ports(field: str) -> Callable[[Any], Predicate]:
     """Of TCP, UDP and SCTP; `field` is that of the protocol."""
+
     def compiled(values: Any) -> Predicate:
         wanted = set()
         for value in values:
