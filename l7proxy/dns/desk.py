@@ -76,7 +76,7 @@ class Desk:
         self._records.seen(AccessRecord(client, endpoint, identity, query.questions, False, reason, decision.rule))
         return query if reason is None else refusal(message, query, self._judge.rcode(reason))
 
-    def open(self, channel: int, client: Client, message: bytes, query: Query, now: float) -> Transaction | None:
+    def open(self, channel: int, client: Client, message: bytes, query: Query, *, now: float) -> Transaction | None:
         """Book a query that was admitted; None where there is no room for it after all."""
         return self.transactions.open(channel, client, message, query, now=now, timeout=self.options.query_timeout)
 

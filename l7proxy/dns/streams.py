@@ -14,16 +14,18 @@ from l7proxy.dns.names_on_wire import WireError
 from l7proxy.dns.poller import READ, WRITE, Poller
 
 CHUNK: Final = 65536  # bytes per read
-OUT_MAX: Final = 256 << 10  # bytes that a peer has not taken yet; more, and it is given up
+OUT_FULL: Final = 128 << 10  # bytes that a peer has not taken yet; then nothing more should be fetched for it
+OUT_MAX: Final = 8 << 20  # more, and it is given up: what was held or on its way when it was full is less
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who hears of a stream: of messages, of the peer's saying that there will be none any more, and of the end, once,
-    also when the stream is closed from this side."""
+    """Who hears of a stream: of messages, of the peer's saying that there will be none any more, of its having taken
+    everything, and of the end, once, also when the stream is closed from this side."""
 
     message: Callable[[bytes], None]
     silent: Callable[[], None]
+    drained: Callable[[], None]
     ended: Callable[[], None]
 
 
@@ -43,8 +45,9 @@ class Stream:
         poller.watch(connection.fileno(), self._events, self._ready)
 
     @property
-    def is_open(self) -> bool:
-        return self._socket is not None
+    def is_full(self) -> bool:
+        """Whether the peer is slower than what is sent to it."""
+        return len(self._out) >= OUT_FULL
 
     def send(self, message: bytes) -> None:
         """Send a message, as soon as the peer takes it."""
@@ -62,7 +65,10 @@ class Stream:
         self._listen()
 
     def resume(self) -> None:
-        """Give messages again, first what was read before the pause."""
+        """Give messages again, first what was read before the pause. Nothing if there was none: a message that is given
+        may cause this call, and must not cause the next one to be given within it."""
+        if not self._deaf or self._finishing:
+            return
         self._deaf = False
         self._give()
         self._listen()
@@ -127,6 +133,8 @@ class Stream:
             self.close()
             return
         self._listen()
+        if not self._out:
+            self._listener.drained()
 
     def _listen(self) -> None:
         if self._socket is None:

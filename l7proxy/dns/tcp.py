@@ -15,8 +15,8 @@ from l7proxy.dns.transactions import Client, Transaction
 from l7proxy.dns.wire import TRANSFERS, Query
 from policies.types import Protocol
 
-CONNECTIONS_PER_POD: Final = 128
-CONNECTIONS: Final = 2048
+CONNECTIONS_PER_POD: Final = 64
+CONNECTIONS: Final = 1024
 IN_FLIGHT: Final = 64  # open queries of one connection; then it is read no further
 ACCEPTS_PER_TURN: Final = 32
 
@@ -36,7 +36,9 @@ class TcpConnection:
         self._channel = 0
         self._is_silent = False
         station.enter(self._number, self)
-        self._stream = Stream(station.poller, connection, Listener(self._asked, self._silent, self._ended))
+        self._stream = Stream(
+            station.poller, connection, Listener(self._asked, self._silent, self._drained, self._ended)
+        )
 
     @property
     def pod(self) -> str:
@@ -46,6 +48,8 @@ class TcpConnection:
     def deliver(self, transaction: Transaction, message: bytes) -> None:
         """Send an answer to the pod."""
         self._stream.send(message)
+        if self._stream.is_full and self._upstream is not None:
+            self._upstream.pause()  # the pod reads more slowly than the server answers
         if not _is_transfer(transaction):
             self.expired(transaction)
 
@@ -85,9 +89,9 @@ class TcpConnection:
                 reason = Reason.OVERLOAD if sockets.is_exhausted(error) else Reason.UNREACHABLE
                 return desk.refuse(client, message, query, reason)
             self._channel = self._station.next_number()
-            ears = Listener(self._answered, self._lost, self._lost)
+            ears = Listener(self._answered, self._lost, _nothing, self._lost)
             self._upstream = Stream(self._station.poller, made, ears)
-        transaction = desk.open(self._channel, client, message, query, monotonic())
+        transaction = desk.open(self._channel, client, message, query, now=monotonic())
         if transaction is None:
             return desk.refuse(client, message, query, Reason.OVERLOAD)
         self._open.add(transaction)
@@ -123,6 +127,10 @@ class TcpConnection:
         self._is_silent = True
         if not self._open:
             self._stream.finish()
+
+    def _drained(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
 
     def _ended(self) -> None:
         """The pod is gone: nobody wants the answers."""
@@ -173,6 +181,10 @@ class TcpDoor:
             TcpConnection(station, connection, self._port)
         except OSError:
             connection.close()  # the pod has gone already
+
+
+def _nothing() -> None:
+    """The server takes queries as it likes: they are few."""
 
 
 def _is_transfer(transaction: Transaction) -> bool:

@@ -93,6 +93,9 @@ class UdpDoor:
             if destination is None or destination[1] == self._port:
                 self._station.count("sent to the proxy itself")
                 continue
+            if "%" in peer[0]:
+                self._station.count("from a link-local address")
+                continue
             client = Client(Protocol.UDP, self._port, peer[0], peer[1], sockets.text(destination[0]), destination[1])
             self._take(client, message)
 
@@ -117,7 +120,7 @@ class UdpDoor:
         except OSError as error:
             reason = Reason.OVERLOAD if sockets.is_exhausted(error) else Reason.UNREACHABLE
             return station.desk.refuse(client, message, query, reason)
-        transaction = station.desk.open(station.next_number(), client, message, query, monotonic())
+        transaction = station.desk.open(station.next_number(), client, message, query, now=monotonic())
         if transaction is None:
             connection.close()
             return station.desk.refuse(client, message, query, Reason.OVERLOAD)

@@ -132,12 +132,10 @@ def read_response(message: bytes, asked_here: Asking | None = None) -> Response:
         questions, at = asked_here.questions, HEADER_SIZE + len(asked_here.content)
     else:
         questions, at = _read_questions(message, asked)
-    records: list[Record] = []
-    rrtypes: list[int] = []
-    edns: Edns | None = None
+    section, edns = _AnswerSection(message, questions), None
     try:
         for _ in range(answered):
-            at = _read_record(message, at, records, rrtypes, questions)
+            at = section.read_record(at)
         for _ in range(authority + additional):
             at, edns = _skip_record(message, at, edns)
         if at != len(message):
@@ -148,7 +146,7 @@ def read_response(message: bytes, asked_here: Asking | None = None) -> Response:
     rcode = flags & RCODE_MASK
     if edns is not None:
         rcode |= edns.rcode_high << 4
-    return Response(number, flags, rcode, questions, tuple(records), tuple(dict.fromkeys(rrtypes)))
+    return Response(number, flags, rcode, questions, tuple(section.records), tuple(dict.fromkeys(section.rrtypes)))
 
 
 def _read_questions(message: bytes, count: int) -> tuple[tuple[Question, ...], int]:
@@ -174,35 +172,44 @@ def _fixed(message: bytes, at: int) -> tuple[int, int, int, int, int]:
     return rrtype, rrclass, ttl, at + 10, at + 10 + size
 
 
-def _owner(message: bytes, at: int, questions: tuple[Question, ...]) -> str:
-    """The name of a record; it mostly is the one that was asked for, by a pointer to right behind the header."""
-    if questions and message.startswith(_FIRST_QUESTION, at):
-        return questions[0].name
-    return read_name(message, at)[0]
+class _AnswerSection:
+    """Reads records one after the other, and keeps what learning looks at."""
 
+    __slots__ = ("_message", "_questions", "records", "rrtypes")
 
-def _read_record(
-    message: bytes, at: int, records: list[Record], rrtypes: list[int], questions: tuple[Question, ...]
-) -> int:
-    """Read one record of the answer section, and return the offset behind it."""
-    begin, at = at, skip_name(message, at)
-    rrtype, rrclass, ttl, content, end = _fixed(message, at)
-    rrtypes.append(rrtype)
-    if rrclass != CLASS_IN:
+    def __init__(self, message: bytes, questions: tuple[Question, ...]) -> None:
+        self._message = message
+        self._questions = questions
+        self.records: list[Record] = []
+        self.rrtypes: list[int] = []
+
+    def read_record(self, at: int) -> int:
+        """Read the record at an offset, and return the offset behind it."""
+        message, begin, at = self._message, at, skip_name(self._message, at)
+        rrtype, rrclass, ttl, content, end = _fixed(message, at)
+        self.rrtypes.append(rrtype)
+        if rrclass != CLASS_IN:
+            return end
+        size = _ADDRESS_SIZES.get(rrtype)
+        address, target = b"", ""
+        if size is not None:
+            if end - content != size:
+                raise WireError("address of the wrong size")
+            address = message[content:end]
+        elif rrtype == TYPE_CNAME:
+            target, behind = read_name(message, content)
+            if behind != end:
+                raise WireError("CNAME of the wrong size")
+        else:
+            return end
+        self.records.append(Record(self._owner(begin), rrtype, ttl if ttl <= TTL_MAX else 0, address, target))
         return end
-    size = _ADDRESS_SIZES.get(rrtype)
-    if size is not None:
-        if end - content != size:
-            raise WireError("address of the wrong size")
-        owner = _owner(message, begin, questions)
-        records.append(Record(owner, rrtype, ttl if ttl <= TTL_MAX else 0, message[content:end], ""))
-    elif rrtype == TYPE_CNAME:
-        owner = _owner(message, begin, questions)
-        target, behind = read_name(message, content)
-        if behind != end:
-            raise WireError("CNAME of the wrong size")
-        records.append(Record(owner, rrtype, ttl if ttl <= TTL_MAX else 0, b"", target))
-    return end
+
+    def _owner(self, at: int) -> str:
+        """The name of a record; mostly the one that was asked for, by a pointer to right behind the header."""
+        if self._questions and self._message.startswith(_FIRST_QUESTION, at):
+            return self._questions[0].name
+        return read_name(self._message, at)[0]
 
 
 def _skip_record(message: bytes, at: int, edns: Edns | None) -> tuple[int, Edns | None]:

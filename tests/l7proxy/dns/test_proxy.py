@@ -203,6 +203,20 @@ class TestTcp:
             connection.sendall(frame(asked))
             assert [read_frame(connection)[:2] for _ in range(3)] == [asked[:2]] * 3
 
+    def test_a_large_zone_waits_for_a_slow_reader(self, town: Town) -> None:
+        """16 MB, while the pod's socket takes little: the server is slowed down, and nothing is lost."""
+        town.apply((NameRules("zone", ("example.org",)),), query_timeout=2.0)
+        filler = b"\0\0\x10\0\1\0\0\0\0\x9c\x40" + bytes(40_000)
+        town.answer = lambda message, _: [message[:2] + b"\x84\0\0\1\0\1\0\0\0\0" + message[12:] + filler] * 400
+        with inside(town.pod.namespace):
+            connection = socket.socket()
+        with connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(5.0)
+            connection.connect((SERVERS[4], 53))
+            connection.sendall(frame(ask("example.org", "AXFR", use_edns=False)))
+            assert sum(len(read_frame(connection)) for _ in range(400)) > 16_000_000
+
     def test_a_server_that_closes_owes_an_answer(self, town: Town) -> None:
         def answer(message: bytes, over_tcp: bool) -> bytes | None:
             raise EOFError
