@@ -24,7 +24,8 @@ CHARS_MAX = 4096  # of all expressions of one request
 COST_MAX = 10_000  # steps, roughly, that one expression may take
 LIST_SIZE = 100  # elements that a list of a flow (labels, headers) is reckoned with
 COMPARISON = 5  # steps of comparing values, which may be messages
-REGEX_COST = 10  # steps of a regular expression, besides its own size
+REGEX_COST = 10  # steps of a regular expression, besides those for its size
+REGEX_LARGE = 500  # instructions from which on a regular expression may outgrow the automaton that makes it quick
 KEPT = 64  # compiled expressions that are remembered
 COMPARISONS = frozenset(("_==_", "_!=_", "@in"))
 JOINS = frozenset(("_+_",))
@@ -135,7 +136,8 @@ class _Reckoner:
             (compiled,) = regexes([pattern.const_expr.string_value])
         except ValueError as error:
             raise _refused(str(error)) from None
-        return REGEX_COST + int(compiled.programsize)
+        size = int(compiled.programsize)
+        return REGEX_COST + size + size * size // REGEX_LARGE
 
     def _comprehension_expr(self, tree: Any) -> int:
         loop = _loop(tree.comprehension_expr)
