@@ -22,12 +22,13 @@ from l7proxy.dns.disk import ConfigurationFile
 from l7proxy.dns.hold import LearnedSink
 from l7proxy.dns.records import Lookup, RecordSink
 from l7proxy.dns.station import Station
-from l7proxy.dns.tcp import TcpDoor
+from l7proxy.dns.tcp import CONNECTIONS, TcpDoor
 from l7proxy.dns.transactions import Limits
 from l7proxy.dns.udp import UdpDoor
 from policies.types import Protocol
 
 TURN_SECONDS: Final = 0.25  # how often overdue queries and idle connections are looked for
+OTHER_DESCRIPTORS: Final = 1024  # listeners, files, and whatever else the process has
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 Place = tuple[Protocol, int]
@@ -79,6 +80,7 @@ class DnsProxy:
         """Serve, under the configuration that was stored last. ConfigurationError where that cannot be used: then the
         proxy runs, and refuses, until it is told."""
         self._loop = asyncio.get_running_loop()
+        sockets.allow(self._settings.limits.whole + 2 * CONNECTIONS + OTHER_DESCRIPTORS)
         self._loop.add_reader(self._station.poller.fileno(), self._station.poller.turn)
         self._turn()
         last = self._stored.load() if self._stored else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 from functools import lru_cache
 from struct import Struct
@@ -61,11 +62,20 @@ def text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
+def allow(count: int) -> None:
+    """Let this process have that many descriptors, if it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def listener(family: socket.AddressFamily, protocol: Protocol, port: int, shared: bool = False) -> socket.socket:
     """Takes what is redirected to this port, for whatever address it was meant. `shared`: with other workers."""
     made = _socket(family, protocol, MARK_ANSWER)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if protocol is Protocol.TCP:  # on UDP it would let anybody take the port over
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:

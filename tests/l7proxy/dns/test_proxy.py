@@ -6,6 +6,7 @@ import random
 import socket
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -17,7 +18,7 @@ from l7proxy.dns.configuration import Configuration, ConfigurationError, NameRul
 from l7proxy.dns.disk import ConfigurationFile
 from l7proxy.dns.framing import frame
 from l7proxy.dns.judge import Reason
-from l7proxy.dns.proxy import DnsProxy, Wiring
+from l7proxy.dns.proxy import DnsProxy, Settings, Wiring
 from policies.types import Protocol
 from tests.bpf.galaxy import inside
 from tests.l7proxy.dns.town import (
@@ -460,8 +461,8 @@ class TestConfiguration:
         assert town.proxy.configuration is before
         assert rcode(town.udp(4, ask(ALLOWED))) == "NOERROR"
 
-    def test_a_new_proxy_goes_on_under_the_last_configuration(self, town: Town, tmp_path: object) -> None:
-        stored = ConfigurationFile(tmp_path / "dns.json")  # type: ignore[operator]
+    def test_a_new_proxy_goes_on_under_the_last_configuration(self, town: Town, tmp_path: Path) -> None:
+        stored = ConfigurationFile(tmp_path / "dns.json")
         wiring = Wiring(town.world, town.world, town.world)
         last = Configuration("7", (Slot("a", 15990, Protocol.UDP), Slot("a", 15990, Protocol.TCP)))
 
@@ -480,6 +481,40 @@ class TestConfiguration:
             return lives
 
         assert town.on_loop(live_twice) == ["7", "7"]
+
+    def test_a_damaged_configuration_is_said_and_the_next_one_is_taken(self, town: Town, tmp_path: Path) -> None:
+        (tmp_path / "dns.json").write_text("{")
+
+        def live(_: object) -> str:
+            proxy = DnsProxy(
+                Wiring(town.world, town.world, town.world), stored=ConfigurationFile(tmp_path / "dns.json")
+            )
+            with pytest.raises(ConfigurationError, match="is not a configuration"):
+                proxy.start()
+            proxy.apply(Configuration("8", (Slot("a", 15990, Protocol.UDP),)))
+            proxy.stop()
+            return (tmp_path / "dns.json").read_text()
+
+        assert '"revision": "8"' in str(town.on_loop(live))
+
+    def test_workers_share_ports_and_others_do_not(self, town: Town) -> None:
+        wiring = Wiring(town.world, town.world, town.world)
+        wish = Configuration("9", (Slot("a", 15990, Protocol.UDP), Slot("a", 15990, Protocol.TCP)))
+
+        def live_together(_: object) -> None:
+            workers = [DnsProxy(wiring, Settings(shared=True)) for _ in range(2)]
+            stranger = DnsProxy(wiring)
+            for worker in workers:
+                worker.start()
+                worker.apply(wish)
+            stranger.start()
+            for slot in wish.slots:
+                with pytest.raises(ConfigurationError, match="cannot listen on"):
+                    stranger.apply(Configuration("10", (slot,)))
+            for one in (*workers, stranger):
+                one.stop()
+
+        town.on_loop(live_together)
 
     def test_a_server_of_the_host_itself_is_left_alone(self, town: Town) -> None:
         """Answers come from the server's address without binding it: a local cache keeps its port and its packets."""
