@@ -20,7 +20,7 @@ from xds.rbac_tree import rule_name
 
 SHARE: Final = 0.1  # of one core, for all searches together ...
 BURST_NS: Final = 50_000_000  # ... and what they may take at once when there were none for a while
-INDEXES_MAX: Final = 256  # rule sets that are kept ready; the one that was not asked for longest goes first
+RULES_MAX: Final = 50_000  # rules of all rule sets that are kept ready (1 kB each); who was not asked for longest goes
 KEPT: Final = 4096  # answers of one kind that are remembered; beyond that all are forgotten
 T = TypeVar("T")
 K = TypeVar("K")
@@ -84,16 +84,23 @@ class Searches:
     def __init__(self, now_ns: Callable[[], int]) -> None:
         self.allowance = Allowance(now_ns, SHARE, BURST_NS)
         self._indexes: OrderedDict[int, RuleIndex] = OrderedDict()
+        self._rules = 0
 
     def index(self, rules: RuleSet) -> RuleIndex:
         """The index of this very object: rule sets that do not change stay the same (policies.compiling.decisions)."""
         found = self._indexes.get(id(rules))
         if found is None:  # an index keeps its rule set, so that no other can have its id
             found = self._indexes[id(rules)] = RuleIndex(rules, self.allowance)
-            if len(self._indexes) > INDEXES_MAX:
-                self._indexes.popitem(last=False)
+            self._rules += _weight(rules)
+            while self._rules > RULES_MAX and len(self._indexes) > 1:
+                _, gone = self._indexes.popitem(last=False)
+                self._rules -= _weight(gone.rules)
         self._indexes.move_to_end(id(rules))
         return found
+
+
+def _weight(rules: RuleSet) -> int:
+    return 100 + len(rules.http)
 
 
 def _keep(kept: dict[K, V], key: K, value: V | None) -> V | None:

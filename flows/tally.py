@@ -107,7 +107,7 @@ class Tally:
 
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         """Take events of the kernel."""
-        self.settle()
+        self._begin(view)
         verdicts = [record for record in records if record.kind is PacketKind.POLICY_VERDICT]
         if verdicts:
             self._ledger.packets(view, verdicts, now_ns)
@@ -119,6 +119,7 @@ class Tally:
         self._counts, self._leaves, self._singles = {}, {}, 0
 
     def _begin(self, view: Lookups) -> dict[tuple[str, str], Count]:
+        """The ledger hears of views in their order: what was counted under the last one goes first."""
         if view is not self._view or len(self._leaves) >= LEAVES_MAX:
             self.settle()
             self._view = view

@@ -18,6 +18,7 @@ from policies.explaining import reasons
 from policies.explaining.explain import Question, explain
 from policies.explaining.places import Places
 from policies.explaining.scene import Scene
+from policies.ir import HttpRule, RuleSet
 from policies.judging.requests import Request
 from policies.types import Direction, Protocol
 from tests.policies.make import Node, peers, pod, policy, to_ports
@@ -252,3 +253,12 @@ def test_time_is_saved_up_and_spent() -> None:
 def test_leaves_are_named_as_the_tree_names_them(name: str) -> None:
     story = Story(LANDING, {"path": "/a/[0-9]+"}, {"path": "/b/[0-9]+"})
     assert any(leaf.startswith(getattr(denial, name)) for leaf in compile_tree(story.slot.rule_set).names)
+
+
+def test_rule_sets_that_are_kept_ready_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.searches.RULES_MAX", 350)
+    searches = Searches(Clock())
+    sets = [RuleSet((HttpRule("GET", f"/{number}"),)) for number in range(5)]
+    indexes = [searches.index(one) for one in sets]
+    assert searches.index(sets[4]) is indexes[4]
+    assert searches.index(sets[0]) is not indexes[0]

@@ -146,3 +146,13 @@ def test_of_the_kernels_events_verdicts_are_counted() -> None:
 
 def test_leaves_of_many_rules_are_known_by_the_name_that_the_tree_gives_them() -> None:
     assert JOINED_PREFIX == denial.JOINED_PREFIX
+
+
+def test_events_of_the_kernel_settle_nothing_under_the_same_view() -> None:
+    ledger, view = Ledger(), Galaxy()
+    tally = Tally(ledger)
+    tally.entries(view, [seen(by(RULE, entry()))], 7)
+    tally.packets(view, [drop(kind=PacketKind.POLICY_VERDICT)], 8)
+    assert (ledger.told, ledger.packets_told) == ([], 1)
+    tally.packets(Galaxy(node_name="n2"), [drop(kind=PacketKind.POLICY_VERDICT)], 9)
+    assert [told for told, _ in ledger.told] == [view]
