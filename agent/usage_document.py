@@ -49,8 +49,8 @@ def _rule(listed: Listed, usage: Usage) -> dict[str, Any]:
     return {
         **origin_to_dict(listed.origin),
         "direction": listed.direction.value,
-        "action": listed.action.value,
-        "http": listed.is_http,
+        "action": listed.clause.action.value,
+        "http": listed.http is not None,
         "words": listed.words,
         "used": None if maybe else use.is_used,
         **{_key(outcome): use.numbers.get(outcome, 0) for outcome in Outcome},

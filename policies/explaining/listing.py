@@ -8,20 +8,26 @@ from dataclasses import dataclass
 from policies.errors import one_line
 from policies.explaining.differences import rule_in_words
 from policies.explaining.near_clauses import clause_in_words
-from policies.rules import Action, Clause, Policy
+from policies.ir import HttpRule
+from policies.rules import Clause, Policy
 from policies.types import Direction, Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One rule. `content` is what it says, without where it stands: to be compared only."""
+    """One rule: a clause, or an HTTP rule in it. `content` is what it says, without where it stands: to be compared
+    only."""
 
     origin: Origin
     direction: Direction
-    action: Action
-    is_http: bool
-    words: str
+    clause: Clause
+    http: HttpRule | None
     content: object
+
+    @property
+    def words(self) -> str:
+        """What it says, for people."""
+        return rule_in_words(self.http) if self.http is not None else one_line(clause_in_words(self.clause))
 
 
 def rules_of(policy: Policy) -> Iterator[Listed]:
@@ -40,10 +46,9 @@ def content_of(policy: Policy) -> dict[Origin, object]:
 
 def _of_clause(subject: object, clause: Clause, direction: Direction) -> Iterator[Listed]:
     says = (subject, clause.peers, tuple(entry.ports for entry in clause.to_ports))
-    words = one_line(clause_in_words(clause))
-    yield Listed(clause.origin, direction, clause.action, False, words, (clause.action, *says))
+    yield Listed(clause.origin, direction, clause, None, (clause.action, *says))
     for entry in clause.to_ports:
         placed = ((origin, http) for http in entry.http for origin in http.origins)
         for origin, http in sorted(placed, key=lambda pair: (len(pair[0].path), pair[0].path)):  # [9] before [10]
             content = (subject, clause.peers, entry.ports, http.match_key)
-            yield Listed(origin, direction, clause.action, True, rule_in_words(http), content)
+            yield Listed(origin, direction, clause, http, content)
