@@ -56,6 +56,7 @@ class Mask:
         if wanted == HUBBLE_DEFAULT:
             wanted |= HUBBLE_FORGOT
         self._tree, self._kept, self.parents = _compiled(wanted)
+        self._has_rivals = _has_rivals(flow_pb2.Flow.DESCRIPTOR, self._tree)
 
     def __bool__(self) -> bool:
         """Whether anything may have to go."""
@@ -75,7 +76,7 @@ class Mask:
         kept = self._kept.FromString(part)
         kept.DiscardUnknownFields()
         wire: bytes = kept.SerializeToString()
-        return wire
+        return _present(flow_pb2.Flow, kept, self._tree) + wire if self._has_rivals else wire
 
 
 @lru_cache(KEPT)
@@ -133,6 +134,35 @@ def _parents(kind: Any, tree: Tree) -> bytes:
     found = b""
     for field_name, inner in sorted(tree.items()):
         if inner:
-            part = message_factory.GetMessageClass(kind.DESCRIPTOR.fields_by_name[field_name].message_type)
-            found += counted(tag(kind, field_name), _parents(part, inner))
+            found += counted(tag(kind, field_name), _parents(_part(kind, field_name), inner))
+    return found
+
+
+def _part(kind: Any, field_name: str) -> Any:
+    return message_factory.GetMessageClass(kind.DESCRIPTOR.fields_by_name[field_name].message_type)
+
+
+def _has_rivals(descriptor: Any, tree: Tree) -> bool:
+    """Whether several parents are members of one oneof: then each, left behind empty, displaces the one before."""
+    nested = {name: inner for name, inner in tree.items() if inner}
+    oneofs = [descriptor.fields_by_name[name].containing_oneof for name in nested]
+    names = [oneof.full_name for oneof in oneofs if oneof is not None]
+    if len(names) != len(set(names)):
+        return True
+    return any(_has_rivals(descriptor.fields_by_name[name].message_type, inner) for name, inner in nested.items())
+
+
+def _present(kind: Any, kept: Any, tree: Tree) -> bytes:
+    """The parents once more, but of a oneof only that of the member which is there."""
+    found = b""
+    for field_name, inner in sorted(tree.items()):
+        if not inner:
+            continue
+        if kept is not None and kept.HasField(field_name):
+            content = _present(_part(kind, field_name), getattr(kept, field_name), inner)
+        elif kind.DESCRIPTOR.fields_by_name[field_name].containing_oneof is not None:
+            continue
+        else:
+            content = _present(_part(kind, field_name), None, inner)
+        found += counted(tag(kind, field_name), content)
     return found
