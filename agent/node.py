@@ -116,7 +116,7 @@ class Node:
         self._former = Remains()
         self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
         self._searches = Searches(time.monotonic_ns)
-        self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {}, self._searches)
+        self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {}, searches=self._searches)
         ring, redaction = config.hubble_ring, config.observability.redaction
         self._observer = Observer(lambda: self._view, version=self._version, capacity=ring, redaction=redaction)
         self._chronicle = Chronicle(self._observer.agent_event, time.time_ns)
@@ -254,7 +254,7 @@ class Node:
 
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         labels = labels_by_identity(self._identities, node)
-        self._view = NodeView(self._config.flow_node_name, world, node, labels, self._searches)
+        self._view = NodeView(self._config.flow_node_name, world, node, labels, searches=self._searches)
         self._chronicle.enforced(world, node)
         self._hubble.take(world, self._places.host_addresses())
         self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])

@@ -39,6 +39,7 @@ class NodeView:
         world: World,
         node: NodePolicy,
         labels: Mapping[int, tuple[str, ...]],
+        *,
         searches: Searches | None = None,
     ) -> None:
         self._node_name = node_name

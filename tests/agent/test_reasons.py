@@ -57,7 +57,7 @@ class Story:
         assert node.apply(*crew, *more, policy("rule1", subject={"class": "deathstar"}, ingress=[rule])) == ()
         self.policy, _ = assign(node.compile().node, SlotBook())
         labels = labels_by_identity(node.identities, self.policy)
-        self.view = NodeView("here", node.repository.world(), self.policy, labels, Searches(clock or Clock()))
+        self.view = NodeView("here", node.repository.world(), self.policy, labels, searches=Searches(clock or Clock()))
         self.scene = Scene(self.policy, node.repository.world(), labels)
         (self.slot,) = self.policy.slots
 

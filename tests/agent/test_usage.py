@@ -55,7 +55,7 @@ class Story:
         assert self._node.apply(*CREW, elsewhere, made) == ()
         compiled, _ = assign(self._node.compile().node, SlotBook())
         labels = labels_by_identity(self._node.identities, compiled)
-        self.view = NodeView("here", self._node.repository.world(), compiled, labels, self._searches)
+        self.view = NodeView("here", self._node.repository.world(), compiled, labels, searches=self._searches)
         (self.slot,) = compiled.slots
         self.time += 1
         self.usage.follow(self.view, self.now)
