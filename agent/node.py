@@ -127,7 +127,8 @@ class Node:
         self._usage = UsageKeeping(self._observer, lambda: self._view)
         self._policy: PolicyLoop | None = None
         about, collectors = (config.flow_node_name, self._version), (self._telemetry, self._usage.collector)
-        self._observability = Observability(config.observability, about, self._observer.flows, collectors)
+        follow, rest = self._observer.flows, self._observer.rest
+        self._observability = Observability(config.observability, about, follow, collectors, rest=rest)
 
     async def run(self, stop: asyncio.Event) -> int:
         async with self._servers():

@@ -40,7 +40,8 @@ log = logging.getLogger("deflector.observability")
 class Observability:
     """The parts, checked as they are made: raises EnvironmentProblem for what a person has to correct.
 
-    `about` is the name and the version of the node; `collectors` are shown on the page too.
+    `about` is the name and the version of the node; `collectors` are shown on the page too; `rest` says how long who
+    worked on flows leaves the CPU to what comes in (flows.pace).
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class Observability:
         about: tuple[str, str],
         follow: Follow,
         collectors: Collection[Collector] = (),
+        *,
+        rest: Callable[[float], float] = lambda worked: 0.0,
     ) -> None:
         self._config, self._follow = config, follow
         self.registry = CollectorRegistry()
         self._feed = MetricsFeed(self.registry, follow, log.warning)
-        self._exporters = Exporters(follow, log.warning, time.time)
+        self._exporters = Exporters(follow, log.warning, time.time, rest)
         self._otlp = self._make_otlp(*about)
         self._pods: frozenset[PodKey] = frozenset()
         self._resting: dict[PodKey, float] = {}

@@ -20,7 +20,19 @@ from types import FrameType
 from rich.console import Console
 
 from benchmarks import compile as compiling
-from benchmarks import enforcement, intake, memory, packets, restart, rules, scorecard, throughput, visibility
+from benchmarks import (
+    enforcement,
+    flow_flood,
+    intake,
+    memory,
+    observe_last,
+    packets,
+    restart,
+    rules,
+    scorecard,
+    throughput,
+    visibility,
+)
 from benchmarks.errors import NotMeasured
 from benchmarks.figures import UnknownFigure, benchmarks_for
 from benchmarks.stage import Stage
@@ -31,6 +43,8 @@ OUTPUT = Path("build/bench.json")
 # In this order: memory wants a fresh node, and the many rules of `rules` would be felt by whatever came after.
 BENCHMARKS: dict[str, Callable[[Stage], dict[str, float]]] = {
     "intake": intake.measure,
+    "flow_flood": flow_flood.measure,
+    "observe_last": observe_last.measure,
     "compile": compiling.measure,
     "memory": memory.measure,
     "enforcement": enforcement.measure,

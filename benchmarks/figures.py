@@ -12,6 +12,7 @@ from dataclasses import dataclass
 HIGHER, LOWER = "higher", "lower"
 RULE_FORMS = ("exact", "prefix", "regex")
 RULE_COUNTS = (1, 100, 1_000, 10_000)
+OBSERVE_FILTERS = ("verdict", "pod", "label", "path", "port", "code", "url", "method", "protocol", "header")
 POLICY_COUNTS = (10, 100, 1_000, 10_000)
 
 
@@ -68,6 +69,18 @@ FIGURES: tuple[Figure, ...] = (
     Figure("flows_per_second", "entries/s CPU", HIGHER, "intake", 50_000),
     Figure("built_flows_per_second", "flows/s CPU", HIGHER, "intake"),
     Figure("entries_per_second_unread", "entries/s CPU", HIGHER, "intake"),
+    Figure("flow_flood_lost_denials", "denials", LOWER, "flow_flood", 0),
+    Figure("flow_flood_rss_growth_mb", "MB", LOWER, "flow_flood", 10),
+    Figure("flow_flood_rss_mb", "MB", LOWER, "flow_flood"),
+    Figure("flow_flood_flows_per_second", "flows/s", HIGHER, "flow_flood", 49_500),
+    Figure("flow_flood_node_cpu_cores", "cores", LOWER, "flow_flood"),
+    Figure("flow_flood_lost_written_percent", "%", LOWER, "flow_flood"),
+    *(
+        Figure(f"flow_flood_looked_at_percent_{reader}", "%", HIGHER, "flow_flood")
+        for reader in ("metrics", "export_all", "export_denials", "follower_all", "follower_denials")
+    ),
+    Figure("observe_last20_ms", "ms CPU", LOWER, "observe_last", 100),
+    *(Figure(f"observe_last20_{kind}_ms", "ms CPU", LOWER, "observe_last") for kind in OBSERVE_FILTERS),
     Figure("compile_cold_s", "s CPU", LOWER, "compile", 3),
     Figure("policy_edit_ms", "ms CPU", LOWER, "compile", 50),
     Figure("identity_add_ms", "ms CPU", LOWER, "compile", 10),

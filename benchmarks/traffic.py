@@ -48,9 +48,9 @@ class Exchange:
     agent: str
 
 
-def messages(chance: random.Random, count: int) -> list[bytes]:
-    """`count` serialized messages of BATCH entries each."""
-    entries = _entries(chance)
+def messages(chance: random.Random, count: int, denials: float = DENIALS) -> list[bytes]:
+    """`count` serialized messages of BATCH entries each; `denials` is the share of exchanges that are denied."""
+    entries = _entries(chance, denials)
     return [_message(next(entries) for _ in range(BATCH)) for _ in range(count)]
 
 
@@ -61,7 +61,7 @@ def _message(entries: Iterator[HTTPAccessLogEntry]) -> bytes:
     return wire
 
 
-def _entries(chance: random.Random) -> Iterator[HTTPAccessLogEntry]:
+def _entries(chance: random.Random, denials: float) -> Iterator[HTTPAccessLogEntry]:
     """Entries without end: exchanges end, some of them are denied, and some were told of while they were open."""
     open_exchanges: list[Exchange] = []
     for number in itertools.count():
@@ -70,7 +70,7 @@ def _entries(chance: random.Random) -> Iterator[HTTPAccessLogEntry]:
             yield _told(exchange, AccessLogType.DownstreamPeriodic)
             open_exchanges.append(exchange)
         else:
-            yield _ended(exchange, chance, denied=chance.random() < DENIALS)
+            yield _ended(exchange, chance, denied=chance.random() < denials)
         if len(open_exchanges) > OPEN:
             yield _ended(open_exchanges.pop(chance.randrange(OPEN)), chance, denied=False)
 

@@ -21,6 +21,7 @@ from flows.account import ReaderAccount, RingAccount
 from flows.agent_events import EventReader, EventReading, EventRing
 from flows.intake import Intake
 from flows.lookups import Lookups
+from flows.pace import Pace
 from flows.reader import Clock, Losses, Reader
 from flows.reading import Reading
 from flows.record import PacketRecord, Parsed
@@ -67,6 +68,7 @@ class Observer:
         )
         self._started = time.monotonic_ns()
         self._readers = 0
+        self._pace = Pace(time.monotonic)
         self._reading: dict[int, Reader] = {}  # by id: those that follow or look back now
         self._read = ReaderAccount()  # by all that have ended
         self._news = asyncio.Event()
@@ -97,6 +99,11 @@ class Observer:
         """What became of the flows that each reader came to: first of all that have ended, then of each that reads."""
         return [self._read, *(reader.account for reader in self._reading.values())]
 
+    def rest(self, worked: float) -> float:
+        """Seconds for which who works on flows, after so many of it, should leave the CPU to what comes in.
+        May be called in any thread."""
+        return self._pace.rest(worked)
+
     def count(self, tally: Tally) -> None:
         """Have this count what arrives from now on, whether or not anybody reads."""
         self._intake.tally = tally
@@ -105,7 +112,9 @@ class Observer:
 
     def access_log(self, raw: bytes) -> None:
         """Take one serialised StreamAccessLogsMessage (the sink of accesslog.server)."""
+        began = time.monotonic()
         self._intake.access_log(raw)
+        self._pace.built(time.monotonic() - began)
         self._announce()
 
     def packets(self, records: Sequence[PacketRecord]) -> None:
@@ -144,12 +153,15 @@ class Observer:
             self._reading[id(reader)] = reader
             try:
                 while not reader.is_done:
+                    began = time.monotonic()
                     if batch := reader.piece(PIECE_SECONDS / self._readers):
                         yield batch
                     if reader.is_done:
                         return
                     if reader.has_work:
-                        await asyncio.sleep(0)
+                        # a client that takes its time has not cost us any
+                        worked = min(time.monotonic() - began, PIECE_SECONDS / self._readers)
+                        await asyncio.sleep(self._pace.rest(self._readers * worked))
                     else:
                         await self._wait(reader.losses)
             finally:

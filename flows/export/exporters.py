@@ -25,9 +25,15 @@ class Exporters(Collector):
     A change of one exporter leaves the others alone; one that cannot be started leaves its predecessor in place.
     """
 
-    def __init__(self, follow: Follow, complain: Callable[[str], None], now: Callable[[], float]) -> None:
-        """`follow` reads from the ring, `now` gives Unix time in seconds."""
-        self._follow, self._complain, self._now = follow, complain, now
+    def __init__(
+        self,
+        follow: Follow,
+        complain: Callable[[str], None],
+        now: Callable[[], float],
+        rest: Callable[[float], float] = lambda worked: 0.0,
+    ) -> None:
+        """`follow` reads from the ring, `now` gives Unix time in seconds; `rest` as in Writer."""
+        self._follow, self._complain, self._now, self._rest = follow, complain, now, rest
         self._wanted: dict[str, ExporterSpec] = {}
         self._running: dict[str, tuple[Writer, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
@@ -65,7 +71,7 @@ class Exporters(Collector):
         self._applied_at = self._now()
 
     async def _start(self, spec: ExporterSpec, group: asyncio.TaskGroup) -> None:
-        writer = Writer(spec, self._complain)
+        writer = Writer(spec, self._complain, rest=self._rest)
         try:
             await asyncio.to_thread(writer.start)
         except OSError as error:

@@ -24,6 +24,7 @@ from flows.export.files import Sink, open_sink
 from flows.jsonpb import to_json
 
 RETRY_FIRST, RETRY_MAX = 1.0, 60.0  # seconds after an error until the sink is tried again
+REST_MAX: Final = 1.0  # seconds
 IDLE: Final = 1.0  # seconds; how often an aggregating writer looks at the clock at least
 
 
@@ -42,7 +43,11 @@ class Counts:
 
 
 class Writer:
-    """One exporter's thread. `complain` gets one line per series of errors; it is called in the thread."""
+    """One exporter's thread. `complain` gets one line per series of errors; it is called in the thread.
+
+    `rest` says for how many seconds the thread should leave the CPU to others after so many seconds of work: lines cost
+    more than flows do.
+    """
 
     def __init__(
         self,
@@ -50,15 +55,18 @@ class Writer:
         complain: Callable[[str], None],
         *,
         open_sink: Callable[[], Sink] | None = None,
+        rest: Callable[[float], float] = lambda worked: 0.0,
         monotonic: Callable[[], float] = time.monotonic,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.spec = spec
         self.counts = Counts()
         self._complain, self._monotonic, self._unix_ns = complain, monotonic, unix_ns
+        self._rest = rest
         self._open = open_sink or (lambda: _open(spec))
         self._queue: queue.Queue[Sequence[bytes] | None] = queue.Queue()
         self._waiting = 0
+        self._stopping = threading.Event()
         self._sink: Sink | None = None
         self._retry_at, self._retry_after = 0.0, RETRY_FIRST
         self._aggregator = Aggregator(spec.aggregate) if spec.aggregates else None
@@ -87,6 +95,7 @@ class Writer:
 
     def stop(self, timeout: float = 5.0) -> None:
         """Write what waits, and end; what could not be written within `timeout` seconds is left."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout)
 
@@ -98,8 +107,11 @@ class Writer:
                 batch = ()
             if batch is None:
                 break
+            began = self._monotonic()
             self._take(batch)
             self._flush_if_due()
+            if batch:
+                self._stopping.wait(min(REST_MAX, self._rest(self._monotonic() - began)))
         self._flush()
         if self._sink is not None:
             self._sink.close()
