@@ -12,7 +12,7 @@ from policies.reading.crd import read_metadata
 from policies.reading.fields import ROOT, Findings, Raw, Schema, sequence, strings, submap
 from policies.reading.sanitize import Refused
 
-CIDRS_MAX: Final = 200_000  # per group: a list of the whole Internet's routes by country is a tenth of it
+CIDRS_MAX: Final = 20_000  # per group, as for the peers of a policy (crd_scope.LIMITS)
 _OBJECT: Final = Schema.of("apiVersion", "kind", "metadata", "spec", "status")
 _SPEC: Final = Schema.of("externalCIDRs")
 # The usual entry, whose prefix needs no further look but for its value.

@@ -130,9 +130,9 @@ def _cidr_rule(item: Any, path: Path, scope: Scope) -> list[Peer]:
         return []
     if written:
         cidr = _parsed(written, path / "cidr", findings, parse_prefix)
-        excepts = _read_excepts(raw, path, findings, cidr)
+        excepts = _read_excepts(raw, path, scope, cidr)
         return [] if cidr is None else [CidrPeer(str(cidr), excepts)]
-    excepts = _read_excepts(raw, path, findings, None)
+    excepts = _read_excepts(raw, path, scope, None)
     if not group:
         where = path / "cidrGroupSelector"
         return [CidrGroupPeer(read_cidr_group_selector(raw["cidrGroupSelector"], where, findings), excepts)]
@@ -141,12 +141,14 @@ def _cidr_rule(item: Any, path: Path, scope: Scope) -> list[Peer]:
     return [CidrGroupPeer(Selector.of([Requirement(CIDR_GROUP_NAME_KEY + group, Operator.EXISTS)]), excepts)]
 
 
-def _read_excepts(raw: Raw, path: Path, findings: Findings, inside: Cidr | None) -> tuple[str, ...]:
+def _read_excepts(raw: Raw, path: Path, scope: Scope, inside: Cidr | None) -> tuple[str, ...]:
     """`except`, sorted. Cilium looks only whether each one's address is inside (facts 1.4)."""
-    where = path / "except"
+    where, findings = path / "except", scope.findings
     written = items(raw, "except", path, findings)
     if len(written) > EXCEPTS_MAX:
         findings.ours(where, Reason.TOO_MANY, f"{len(written)} prefixes, the most is {EXCEPTS_MAX}")
+        return ()
+    if not scope.allows("exceptions", len(written), where):
         return ()
     found = set()
     for i, item in enumerate(written):

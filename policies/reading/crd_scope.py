@@ -12,11 +12,12 @@ from policies.reading.fields import Findings, Path
 from policies.types import Origin
 
 # What one object may hold of each, whatever part of it they are in. Cilium has no such limits; hostile objects meet
-# these before they cost anybody else.
+# these before they cost anybody else: a node tells 65,535 prefixes apart, and an edit waits for the one before it.
 LIMITS: Final = {
     "specs": 1_000,
     "entries of ingress and egress": 10_000,
-    "peers": 100_000,
+    "peers": 20_000,
+    "exceptions": 20_000,
     "ports": 100_000,
     "HTTP rules": 20_000,
 }

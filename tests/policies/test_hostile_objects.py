@@ -221,6 +221,9 @@ BEYOND: dict[str, Callable[[], dict[str, Any]]] = {
     "exceptions": lambda: clause(
         f"fromCIDRSet: [{{cidr: 10.0.0.0/8, except: [{'10.1.0.0/16, ' * TOO_MANY_EXCEPTS}]}}]"
     ),
+    "exceptions of all peers": lambda: filled(
+        "fromCIDRSet", 3, {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"] * (LIMITS["exceptions"] // 3 + 1)}
+    ),
     "specs": lambda: cnp("") | {"spec": None, "specs": [{"endpointSelector": {}, "ingress": [{}]}] * 1001},
 }
 
