@@ -78,9 +78,10 @@ class Reader:
     def _go_back(self, stop: float) -> None:
         """Towards the start of the ring, until as many matching flows were found as are wanted."""
         reading, monotonic = self._reading, self._clock.monotonic
-        wants = reading.wants if reading.sieve is None else reading.sieve.passes
+        events = self._backwards()
+        wants = reading.wants if reading.sieve is None else reading.sieve.judge([event for _, event in events])
         at = None
-        for at, event in self._backwards():
+        for at, event in events:
             if event.is_loss:
                 self._found.append(at)
                 continue
@@ -100,19 +101,17 @@ class Reader:
         else:
             self._back_at = at
 
-    def _backwards(self) -> Iterator[tuple[int, Event]]:
+    def _backwards(self) -> list[tuple[int, Event]]:
         """The events before `_back_at` with their numbers, the newest first, as many as are looked at in one piece."""
         ring, stop = self._ring, self._back_at
         if stop > ring.start:
             first = max(ring.start, stop - PIECE_EVENTS)
-            yield from zip(range(stop - 1, first - 1, -1), reversed(ring.slice(first, stop)), strict=True)
-            return
-        for _ in range(PIECE_EVENTS):
-            at = ring.denials.last_before(stop)
-            if at is None:
-                return
-            yield at, ring[at]
+            return list(zip(range(stop - 1, first - 1, -1), reversed(ring.slice(first, stop)), strict=True))
+        found: list[tuple[int, Event]] = []
+        while len(found) < PIECE_EVENTS and (at := ring.denials.last_before(stop)) is not None:
+            found.append((at, ring[at]))
             stop = at
+        return found
 
     def _count_losses(self) -> None:
         """What was overwritten unread is lost, but for the denials."""

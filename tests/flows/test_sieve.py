@@ -30,6 +30,9 @@ def test_against_the_filters(
     seen: list[flow_pb2.Flow], allow: list[flow_pb2.FlowFilter], deny: list[flow_pb2.FlowFilter]
 ) -> None:
     sieve, wanted = Sieve(allow, deny), compile_filters(allow, deny)
+    every = [parted(flow) for flow in seen] + [Event(1, flow.SerializeToString()) for flow in seen]
+    judge = sieve.judge(every)
+    assert [judge(event) for event in every] == [sieve.passes(event) for event in every]
     for flow in (*seen, *seen):  # the second time from memory
         assert sieve.passes(parted(flow)) == wanted(flow)
         assert sieve.passes(Event(1, flow.SerializeToString())) == wanted(flow)
