@@ -20,7 +20,7 @@ TARGETS = {
     "flows_per_second": 50_000,
     "flow_flood_lost_denials": 0,
     "flow_flood_rss_growth_mb": 10,
-    "flow_flood_flows_per_second": 49_500,
+    "flow_flood_flows_per_second": 49_000,
     "observe_last20_ms": 100,
     "compile_cold_s": 3,
     "policy_edit_ms": 50,
