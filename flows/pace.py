@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LEAST = 0.15  # share of time that all readers together have, however much comes in
+LEAST = 0.2  # share of time that all readers together have, however much comes in
 MOST = 0.9
 GIVEN_UP = 1.8  # share that they give up for each share that building takes: it may want more than it gets
 WINDOW = 0.2  # seconds over which the share of building is taken

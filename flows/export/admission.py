@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-QUEUE_EVENTS: Final = 16_384  # that may wait for one exporter ...
+QUEUE_EVENTS: Final = 8_192  # that may wait for one exporter ...
 DENIALS_MORE: Final = 4_096  # ... and so many denials beyond them
 # Field 2 of a flow, verdict, with the value DROPPED. Other fields may look like it: then a few events too many are
 # taken for denials, and never one too few, unless the field is masked out.
