@@ -17,6 +17,7 @@ from flows.responses import Responses
 from flows.ring import Event, Ring
 
 PIECE_EVENTS = 256  # events that are looked at in one piece
+BACK_EVENTS = 32  # ... and at once, going back: few, for what a piece has no time for is fetched again by the next
 PIECE_BYTES = 1 << 16  # bytes of responses in one piece; the last may go beyond it
 LOSS_INTERVAL = 1.0  # seconds; one notice of loss per reader in this time
 
@@ -77,11 +78,19 @@ class Reader:
 
     def _go_back(self, stop: float) -> None:
         """Towards the start of the ring, until as many matching flows were found as are wanted."""
+        for _ in range(PIECE_EVENTS // BACK_EVENTS):
+            events = self._backwards()
+            if not events:
+                self._to_find = 0
+            self._look_back_at(events, stop)
+            if not self._to_find or self._clock.monotonic() > stop:
+                return
+
+    def _look_back_at(self, events: list[tuple[int, Event]], stop: float) -> None:
         reading, monotonic = self._reading, self._clock.monotonic
-        events = self._backwards()
         wants = reading.wants if reading.sieve is None else reading.sieve.judge([event for _, event in events])
-        at = None
         for at, event in events:
+            self._back_at = at
             if event.is_loss:
                 self._found.append(at)
                 continue
@@ -90,25 +99,18 @@ class Reader:
                 self._found.clear()  # a reading ends with the first flow that is too late
             if is_wanted or is_late:
                 self._found.append(at)
-            if is_wanted:
-                self._to_find -= 1
-                if not self._to_find:
-                    return
-            if monotonic() > stop:
-                break
-        if at is None:
-            self._to_find = 0
-        else:
-            self._back_at = at
+            self._to_find -= is_wanted
+            if not self._to_find or monotonic() > stop:
+                return
 
     def _backwards(self) -> list[tuple[int, Event]]:
-        """The events before `_back_at` with their numbers, the newest first, as many as are looked at in one piece."""
+        """The events before `_back_at` with their numbers, the newest first, as many as are looked at at once."""
         ring, stop = self._ring, self._back_at
         if stop > ring.start:
-            first = max(ring.start, stop - PIECE_EVENTS)
+            first = max(ring.start, stop - BACK_EVENTS)
             return list(zip(range(stop - 1, first - 1, -1), reversed(ring.slice(first, stop)), strict=True))
         found: list[tuple[int, Event]] = []
-        while len(found) < PIECE_EVENTS and (at := ring.denials.last_before(stop)) is not None:
+        while len(found) < BACK_EVENTS and (at := ring.denials.last_before(stop)) is not None:
             found.append((at, ring[at]))
             stop = at
         return found
