@@ -1,6 +1,7 @@
-"""A server in a pod that keeps what it receives, as a strict parser reads it, and answers 200 to everything.
+"""A server that keeps what it receives, as a strict parser reads it, and answers 200 to everything.
 
-Its socket is made inside the pod's network namespace and used from here, so that what arrived is known at once.
+Its sockets may have been made inside a pod's network namespace: they are used from here, so that what arrived is known
+at once.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class _Reader:
 
 
 @asynccontextmanager
-async def recording(namespace: str, port: int) -> AsyncIterator[Recorder]:
-    """A recorder at this port of the namespace, in both families, for as long as the block runs."""
+async def recording(listeners: Iterable[socket.socket]) -> AsyncIterator[Recorder]:
+    """A recorder behind these listening sockets, which it closes, for as long as the block runs."""
     seen = Recorder()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,10 +81,15 @@ async def recording(namespace: str, port: int) -> AsyncIterator[Recorder]:
             writer.close()
 
     async with AsyncExitStack() as stack:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            server = await asyncio.start_server(serve, sock=_listening(namespace, family, port))
+        for listener in listeners:
+            server = await asyncio.start_server(serve, sock=listener)
             stack.callback(server.close)
         yield seen
+
+
+def listening(namespace: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at this port of the namespace, one in each family."""
+    return [_listening(namespace, family, port) for family in (socket.AF_INET, socket.AF_INET6)]
 
 
 def _listening(namespace: str, family: socket.AddressFamily, port: int) -> socket.socket:

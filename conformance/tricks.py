@@ -9,7 +9,7 @@ from conformance.bypass import CLOSED, Trick, trespass
 from conformance.cast import Cast
 from conformance.flow_view import SeenFlow
 from conformance.galaxy import Galaxy
-from conformance.recorder import Recorder, recording
+from conformance.recorder import Recorder, listening, recording
 from conformance.scenario import INGRESS, Outcome, Probe, Request, Sneak, Target
 from conformance.sneak import sneak
 
@@ -30,7 +30,7 @@ async def try_all(step: Sneak, galaxy: Galaxy, cast: Cast) -> list[Tried]:
     """One trick after the other, so that what arrives belongs to it. Raises OSError if nobody can be dialled."""
     probe = Probe(step.source, Target("pod", step.target, PORT), Outcome.ANSWERED, Request())
     tried = []
-    async with recording(galaxy.namespace(step.target), PORT) as seen:
+    async with recording(listening(galaxy.namespace(step.target), PORT)) as seen:
         for trick in step.tricks:
             call = cast.call(probe)
             marks = len(seen.received), len(seen.odd)

@@ -19,6 +19,7 @@ from l7proxy.dns import sockets
 from l7proxy.dns.configuration import Configuration, ConfigurationError
 from l7proxy.dns.desk import Desk, Outside
 from l7proxy.dns.disk import ConfigurationFile
+from l7proxy.dns.door import Door
 from l7proxy.dns.hold import LearnedSink
 from l7proxy.dns.records import Lookup, RecordSink
 from l7proxy.dns.station import Station
@@ -61,7 +62,7 @@ class DnsProxy:
         self._stored = stored
         self._desk = Desk(Outside(wiring.lookup, wiring.records), self._settings.limits, Draws().draw)
         self._station = Station(self._desk, wiring.lookup, wiring.learned)
-        self._doors: dict[Place, list[UdpDoor | TcpDoor]] = {}
+        self._doors: dict[Place, list[Door]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.configuration: Configuration | None = None
@@ -141,7 +142,7 @@ class DnsProxy:
                 return None
             raise
 
-    def _open(self, place: Place, listener: socket.socket) -> UdpDoor | TcpDoor:
+    def _open(self, place: Place, listener: socket.socket) -> Door:
         protocol, port = place
         if protocol is Protocol.UDP:
             return UdpDoor(self._station, listener, port)

@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Final
 
 from l7proxy.dns import sockets
+from l7proxy.dns.door import Door
 from l7proxy.dns.judge import Reason
-from l7proxy.dns.poller import READ
 from l7proxy.dns.station import Station
 from l7proxy.dns.streams import Listener, Stream
 from l7proxy.dns.transactions import Client, Transaction
@@ -143,19 +143,8 @@ class TcpConnection:
             upstream.close()
 
 
-class TcpDoor:
+class TcpDoor(Door):
     """Where the connections of one slot come in, for one family."""
-
-    def __init__(self, station: Station, listener: socket.socket, proxy_port: int) -> None:
-        self._station = station
-        self._socket = listener
-        self._port = proxy_port
-        station.poller.watch(listener.fileno(), READ, self._ready)
-
-    def close(self) -> None:
-        """Accept no more; open connections go on, and each of their queries is judged by what rules there are."""
-        self._station.poller.forget(self._socket.fileno())
-        self._socket.close()
 
     def _ready(self, _: int) -> None:
         for _ in range(ACCEPTS_PER_TURN):

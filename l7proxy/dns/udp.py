@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Final
 
 from l7proxy.dns import sockets
+from l7proxy.dns.door import Door
 from l7proxy.dns.judge import Reason
 from l7proxy.dns.poller import READ
 from l7proxy.dns.station import Station
@@ -69,19 +70,8 @@ class UdpUpstream:
         self._station.deliver(transaction, reply)
 
 
-class UdpDoor:
+class UdpDoor(Door):
     """Where the queries of one slot come in, for one family."""
-
-    def __init__(self, station: Station, listener: socket.socket, proxy_port: int) -> None:
-        self._station = station
-        self._socket = listener
-        self._port = proxy_port
-        station.poller.watch(listener.fileno(), READ, self._ready)
-
-    def close(self) -> None:
-        """Take no more queries; answers to those that are open are still sent."""
-        self._station.poller.forget(self._socket.fileno())
-        self._socket.close()
 
     def _ready(self, _: int) -> None:
         for _ in range(DATAGRAMS_PER_TURN):

@@ -212,3 +212,10 @@ class Galaxy:
             action()
         for namespace in (*(p.namespace for p in self.pods.values()), self.world, self.node):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+
+
+def echo(connection: socket.socket) -> None:
+    """Answers whatever is said with the same: for `Galaxy.serve`."""
+    with connection:
+        while said := connection.recv(65536):
+            connection.sendall(said)

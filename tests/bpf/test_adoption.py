@@ -21,17 +21,11 @@ from bpf.layout import LAYOUT_VERSION, meta_value
 from bpf.loader import is_current, pinned_meta
 from bpf.maps import Maps
 from policies.types import Protocol
-from tests.bpf.galaxy import inside
+from tests.bpf.galaxy import echo, inside
 from tests.bpf.stage import CLOSED, Stage
 
 pytestmark = pytest.mark.privileged
 QUICK = 0.3
-
-
-def echo(connection: socket.socket) -> None:
-    with connection:
-        while said := connection.recv(4096):
-            connection.sendall(said)
 
 
 @pytest.fixture(scope="module", autouse=True)

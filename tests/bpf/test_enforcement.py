@@ -14,18 +14,12 @@ from bpf.layout import Dir, EventType, Match, Observed, Reason, Reply, TraceReas
 from policies.ir import ServiceAddress
 from policies.types import Protocol
 from tests.bpf.frames import internet_checksum, ipv4, ipv6, send_frame
-from tests.bpf.galaxy import NODE4, WORLD4, WORLD6, inside
+from tests.bpf.galaxy import NODE4, WORLD4, WORLD6, echo, inside
 from tests.bpf.stage import CLOSED, Stage
 
 pytestmark = pytest.mark.privileged
 SYN = 0x02
 QUICK = 0.3  # seconds that a connection gets which must not come about: the first SYN is dropped within microseconds
-
-
-def echo(connection: socket.socket) -> None:
-    with connection:
-        while said := connection.recv(65536):
-            connection.sendall(said)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -24,7 +24,7 @@ from bpf.layout import (
 )
 from policies.types import IDENTITY_REMOTE_NODE, Protocol
 from tests.bpf.frames import internet_checksum, ipv4, ipv6, send_frame
-from tests.bpf.galaxy import NODE4, NODE6, WORLD4, Galaxy, inside, run
+from tests.bpf.galaxy import NODE4, NODE6, WORLD4, Galaxy, echo, inside, run
 from tests.bpf.proxy import SO_MARK
 from tests.bpf.stage import CLOSED, OPEN, Stage
 
@@ -33,12 +33,6 @@ QUICK = 0.3
 IP, IP6, ARP, VLAN, QINQ = 0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 HOST4, HOST6 = "169.254.1.1", "fe80::1"
-
-
-def echo(connection: socket.socket) -> None:
-    with connection:
-        while said := connection.recv(4096):
-            connection.sendall(said)
 
 
 @pytest.fixture(scope="module", autouse=True)

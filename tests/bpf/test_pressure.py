@@ -18,18 +18,12 @@ from bpf.layout import MAPS, POLICY_BITS_PORT, Code, PolicyKey, Reason, Scope, p
 from bpf.maps import Maps, MapsError
 from policies.ir import Address
 from policies.types import Protocol
-from tests.bpf.galaxy import inside
+from tests.bpf.galaxy import echo, inside
 from tests.bpf.stage import CLOSED, Stage
 
 pytestmark = pytest.mark.privileged
 QUICK = 0.3
 CT_ENTRIES = next(spec.max_entries for spec in MAPS if spec.name == "ct")
-
-
-def echo(connection: socket.socket) -> None:
-    with connection:
-        while said := connection.recv(4096):
-            connection.sendall(said)
 
 
 @pytest.fixture(scope="module", autouse=True)

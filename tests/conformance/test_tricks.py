@@ -9,7 +9,7 @@ import pytest
 from conformance import suites
 from conformance.bypass import CLOSED, Trick, Wire, corpus, trespass
 from conformance.flow_view import SeenFlow
-from conformance.recorder import recording
+from conformance.recorder import listening, recording
 from conformance.scenario import Sneak
 from conformance.sneak import sneak
 from conformance.tricks import Tried, flow_faults, flows_missing
@@ -41,7 +41,7 @@ def way(port: int) -> Way:
 async def test_what_is_sent_arrives_as_it_is(wire: Wire, sent: str, target: str) -> None:
     port = free_port()
     trick = Trick(1, "x", wire, ("403",), sent, "x")
-    async with recording("", port) as seen:
+    async with recording(listening("", port)) as seen:
         assert await sneak(way(port), trick) == ("200",)
     assert [request.target for request in seen.received] == [target]
     assert all(trespass(corpus().allowed, request) for request in seen.received)
@@ -49,7 +49,7 @@ async def test_what_is_sent_arrives_as_it_is(wire: Wire, sent: str, target: str)
 
 async def test_a_server_without_a_proxy_is_trespassed_upon() -> None:
     port, caught = free_port(), 0
-    async with recording("", port) as seen:
+    async with recording(listening("", port)) as seen:
         for trick in TRICKS:
             before = len(seen.received)
             answers = await sneak(way(port), trick)

@@ -21,8 +21,8 @@ from conformance.bypass import CLOSED
 from policies.ir import HttpRule
 from tests.features.live import BOUND_S, Origin, origin
 from tests.features.world import SLOT, World, world
+from tests.xds.asker import ask_http2, ask_http2_streams
 from tests.xds.make import rule, slot
-from tests.xds.recorder import ask_http2, ask_http2_streams
 from xds import denial
 from xds.codec import MAX_HEADERS, NO_HOST
 from xds.hcm import connection_manager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from conformance.bypass import Allowed, Corpus, Trick, Wire, corpus, trespass
+from conformance.recorder import Recorder, recording
 from policies.ir import HeaderMatch, HttpRule
 from tests.features.live import control_plane, live_envoy, on_loopback
 from tests.features.test_stories import free_port
+from tests.xds.asker import ask_http1, ask_http2
 from tests.xds.make import node, slot
-from tests.xds.recorder import Recorder, ask_http1, ask_http2, recorder
 from xds.resources import FILTER, LISTENER
 from xds.translator import Options, translate
 
@@ -41,10 +43,11 @@ async def complaints(port: int, seen: Recorder, read: Corpus) -> list[str]:
 
 
 async def test_no_line_of_the_corpus_reaches_what_is_forbidden(tmp_path: Path) -> None:
-    read, port = corpus(), free_port()
-    async with control_plane(tmp_path) as plane, live_envoy(tmp_path, plane.socket), recorder() as seen:
+    read, port, server = corpus(), free_port(), socket.create_server(("127.0.0.1", 0))
+    behind = server.getsockname()[1]
+    async with control_plane(tmp_path) as plane, live_envoy(tmp_path, plane.socket), recording([server]) as seen:
         table = translate(node(slot("web", *map(rule_of, read.allowed))), {"web": port}, Options(ipv6=False))
-        plane.cache.publish(on_loopback(table, seen.port))
+        plane.cache.publish(on_loopback(table, behind))
         assert (await plane.ads.wait_acked({LISTENER: ["web"], FILTER: ["web"]}, 10)).is_complete
         wrong = await complaints(port, seen, read)
         assert not wrong, "\n".join(["", *wrong])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,8 +61,7 @@ def test_a_file_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if os.system(f"mount -t tmpfs -o size=16k none {small}"):
-        pytest.fail("cannot mount a tmpfs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", small], check=True)
     try:
         file = RotatingFile(FileSpec(str(small / "e.log"), max_bytes=0), lambda: MOMENT)
         file.write([b"whole\n"])
@@ -71,4 +70,4 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
         file.close()
         assert (small / "e.log").read_bytes() == b"whole\n"
     finally:
-        os.system(f"umount {small}")
+        subprocess.run(["umount", small], check=True)
