@@ -35,7 +35,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        return self.root / "agent.lock"
+        return self.root / "agent.node.lock"
 
     @property
     def agent_socket(self) -> Path:

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from agent.envoy import find_envoy
 from agent.errors import EnvironmentProblem
+from agent.proxies.envoy import find_envoy
 from bpf.features import Check, State, checks
 from bpf.loader import Options
 

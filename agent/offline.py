@@ -12,7 +12,7 @@ from typing import Final
 
 from agent.config import Modes
 from agent.errors import EnvironmentProblem
-from agent.views import labels_by_identity
+from agent.views.node_view import labels_by_identity
 from policies.compiling.compiler import Compiler, CompilerOptions
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
 from policies.compiling.identity import IdentityAllocator

@@ -66,9 +66,9 @@ def explain(
 
     Every pod of the folder is taken for one of this node. Exit code 0: allowed; 1: denied.
     """
+    from agent.documents.policy_text import explanation_text
+    from agent.documents.status import status_console
     from agent.offline import read_offline
-    from agent.policy_text import explanation_text
-    from agent.status import status_console
     from policies.explaining.explain import Question
     from policies.explaining.explain import explain as answer_of
     from policies.explaining.explain_plain import to_dict

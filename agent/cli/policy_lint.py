@@ -22,8 +22,8 @@ def lint(folder: Path, modes: Modes, output: str) -> None:
 
     Takes the pods of the folder for all there are. Exit code 0: nothing is found; 1: something is.
     """
+    from agent.documents.status import status_console
     from agent.offline import compile_offline, read_offline
-    from agent.status import status_console
     from policies.advising.lint import lint as findings_of
     from policies.errors import PHRASES, Severity
     from policies.types import Origin

@@ -24,8 +24,8 @@ def show(pod: str, manifests: Path | None, run_dir: Path, modes: Modes, output: 
     which rules of which policy. Asks the running node; with --manifests, what a node would enforce (in these
     modes of policy).
     """
-    from agent.policy_text import policy_text
-    from agent.status import fetch_policy, status_console
+    from agent.documents.policy_text import policy_text
+    from agent.documents.status import fetch_policy, status_console
 
     namespace, _, name = pod.rpartition("/")
     if manifests is not None:
@@ -41,8 +41,8 @@ def show(pod: str, manifests: Path | None, run_dir: Path, modes: Modes, output: 
 
 
 def _offline(manifests: Path, pod: tuple[str, str], modes: Modes) -> dict[str, Any]:
+    from agent.documents.policy_document import policy_document
     from agent.offline import read_offline
-    from agent.policy_document import policy_document
     from policies.errors import Severity
 
     offline = read_offline(manifests, modes)

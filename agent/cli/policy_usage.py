@@ -22,8 +22,8 @@ def usage(only_unused: bool, run_dir: Path, output: str) -> None:
     Clauses are counted by connections, HTTP rules by requests when they end. Counting starts with the agent, and anew
     for a rule that is edited.
     """
-    from agent.status import fetch_usage, status_console
-    from agent.usage_document import unused, usage_summary, usage_table
+    from agent.documents.status import fetch_usage, status_console
+    from agent.usage.document import unused, usage_summary, usage_table
 
     document = fetch_usage(RunDir(run_dir.absolute()).agent_socket)
     rules = unused(document["rules"]) if only_unused else document["rules"]

@@ -85,7 +85,7 @@ def relay(**given: Any) -> None:
     """
     settings = _settings(given)
     with quietly():
-        from agent.relay import run_relay
+        from agent.observing.relay import run_relay
 
     sys.exit(asyncio.run(run_relay(settings)))
 

@@ -94,7 +94,7 @@ def run(
     if problem:
         raise EnvironmentProblem(problem)
     with quietly():
-        from agent.node import run_node
+        from agent.node.node import run_node
 
     sys.setswitchinterval(SWITCH_SECONDS)
     sys.exit(asyncio.run(run_node(config)))

@@ -50,7 +50,7 @@ def status(ctx: click.Context, dial: Dial, run_dir: Path, bpffs: Path, output: s
         sys.exit(_check(run_dir, bpffs, output))
     with quietly():
         from agent.config import RunDir
-        from agent.status import fetch_status, print_status, status_console
+        from agent.documents.status import fetch_status, print_status, status_console
 
     document = fetch_status(RunDir(run_dir.absolute()).agent_socket)
     if output == "json":
@@ -79,7 +79,7 @@ def _ask(dial: Dial, output: str) -> int:
 def _check(run_dir: Path, bpffs: Path, output: str) -> int:
     with quietly():
         from agent.doctor import examine, plain, print_checks
-        from agent.status import status_console
+        from agent.documents.status import status_console
         from bpf.features import State
         from bpf.loader import Options
 

@@ -12,11 +12,11 @@ from prometheus_client.core import Metric
 
 from agent.config import ObservabilityConfig
 from agent.from_loop import FromLoop
-from agent.observability import Observability
-from agent.reasons import Outcome
+from agent.observing.observability import Observability
+from agent.observing.telemetry import FAMILIES, Health, Telemetry
 from agent.supervise import Tasks
-from agent.telemetry import FAMILIES, Health, Telemetry
-from agent.usage_metrics import Hits, RuleHits
+from agent.usage.metrics import Hits, RuleHits
+from agent.views.reasons import Outcome
 from flows.export.config import FileSpec, static
 from flows.export.otlp import OtlpSpec
 from flows.metrics.counting import OVERFLOW

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from flow import flow_pb2
 
-from agent.chronicle import TOLD_MAX, Chronicle
+from agent.observing.chronicle import TOLD_MAX, Chronicle
 from policies.ir import Address, DirectionPolicy, Endpoint, EndpointPolicy, NodePolicy
 from policies.objects import ObjectKey
 from policies.rules import Policy

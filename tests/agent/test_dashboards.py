@@ -24,9 +24,9 @@ from google.protobuf import json_format
 from observer import observer_pb2
 
 from agent.config import ObservabilityConfig
-from agent.observability import Observability
+from agent.observing.observability import Observability
+from agent.observing.telemetry import Health, Telemetry
 from agent.supervise import Tasks
-from agent.telemetry import Health, Telemetry
 from flows.reading import Reading
 
 PROMETHEUS = Path(__file__).parents[2] / "build/prometheus/usr/bin/prometheus"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from agent.debounce import until_quiet
+from agent.node.debounce import until_quiet
 
 
 async def test_a_burst_is_taken_whole() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import RunDir
-from agent.envoy import Envoy, find_envoy
 from agent.errors import EnvironmentProblem
+from agent.proxies.envoy import Envoy, find_envoy
 from agent.supervise import Tasks
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import FrozenBitMap
 
-from agent.meanwhile import InForce, after_restart, meanwhile
+from agent.node.meanwhile import InForce, after_restart, meanwhile
 from policies.compiling.slots import SlotBook, assign
 from policies.ir import (
     Address,

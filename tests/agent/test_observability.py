@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agent import observability
 from agent.config import ObservabilityConfig
 from agent.errors import EnvironmentProblem
-from agent.observability import Observability
+from agent.observing import observability
+from agent.observing.observability import Observability
+from agent.observing.telemetry import Health, Telemetry
 from agent.supervise import Tasks
-from agent.telemetry import Health, Telemetry
 from flows.export.config import FileSpec, static
 from flows.observer import Observer
 from flows.reading import Reading

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli import commands
+from agent.documents.policy_document import policy_document
+from agent.documents.status import agent_handler, fetch_policy
 from agent.errors import EnvironmentProblem
 from agent.offline import read_offline
-from agent.policy_document import policy_document
-from agent.status import agent_handler, fetch_policy
 from tests.policies.make import manifest, peers, pod, policy, to_ports
 
 LAND = {"method": "POST", "path": "/v1/request-landing"}
@@ -135,7 +135,7 @@ async def test_a_running_node_answers_the_same(folder: Path, tmp_path_factory: p
     await server.start()
     try:
         code = (
-            "import json, sys; from pathlib import Path; from agent.status import fetch_policy; "
+            "import json, sys; from pathlib import Path; from agent.documents.status import fetch_policy; "
             "print(json.dumps(fetch_policy(Path(sys.argv[1]), 'default', 'deathstar')))"
         )
         assert json.loads(await _run(code, str(socket))) == of_pod("default", "deathstar")

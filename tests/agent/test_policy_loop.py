@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.policy_loop import PolicyLoop
-from agent.ports import ProxyPorts
-from agent.regenerate import Books, Regenerator
+from agent.node.policy_loop import PolicyLoop
+from agent.node.ports import ProxyPorts
+from agent.node.regenerate import Books, Regenerator
 from agent.supervise import Tasks
 from policies.compiling.compiler import Compiled, Compiler
 from policies.compiling.identity import IdentityAllocator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ports import ProxyPorts, named_ports
+from agent.node.ports import ProxyPorts, named_ports
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, ServiceAddress, Verdict
 from policies.types import ALL_PORTS, PortRange, Protocol
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from agent.allowance import Allowance
-from agent.packet_reasons import NO_RULE
-from agent.policy_text import explanation_text
-from agent.reasons import Asked, Outcome, Traced
-from agent.searches import Searches
-from agent.views import NodeView, labels_by_identity
+from agent.documents.policy_text import explanation_text
+from agent.views.allowance import Allowance
+from agent.views.node_view import NodeView, labels_by_identity
+from agent.views.packet_reasons import NO_RULE
+from agent.views.reasons import Asked, Outcome, Traced
+from agent.views.searches import Searches
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.compiling.slots import SlotBook, assign
 from policies.explaining import reasons
@@ -256,7 +256,7 @@ def test_leaves_are_named_as_the_tree_names_them(name: str) -> None:
 
 
 def test_rule_sets_that_are_kept_ready_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.searches.RULES_MAX", 350)
+    monkeypatch.setattr("agent.views.searches.RULES_MAX", 350)
     searches = Searches(Clock())
     sets = [RuleSet((HttpRule("GET", f"/{number}"),)) for number in range(5)]
     indexes = [searches.index(one) for one in sets]

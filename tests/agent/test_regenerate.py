@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agent.ports import ProxyPorts
-from agent.regenerate import DRAIN_SECONDS, PROMPT_SECONDS, REFUSALS_MAX, Books, EffectFailed, Outcome, Regenerator
+from agent.node.ports import ProxyPorts
+from agent.node.regenerate import PROMPT_SECONDS, REFUSALS_MAX, Books, EffectFailed, Outcome, Regenerator
+from agent.proxies.draining import DRAIN_SECONDS
 from policies.compiling.slots import SlotBook
 from policies.ir import (
     Address,

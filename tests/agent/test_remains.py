@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.remains import Remains, remains
+from agent.node.remains import Remains, remains
 from bpf.entries import Desired
 from bpf.redirects import desired
 from conformance.blueprint import star_wars

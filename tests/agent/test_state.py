@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.state import NodeState, load, save
+from agent.node.state import NodeState, load, save
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-import agent.usage_metrics
+import agent.usage.metrics
+from agent.documents.status import agent_handler
 from agent.from_loop import FromLoop
-from agent.reasons import Outcome
-from agent.searches import Searches
-from agent.status import agent_handler
-from agent.usage import Usage
-from agent.usage_document import unused, usage_document
-from agent.usage_metrics import Hits, RuleHits, hits_of
-from agent.views import NodeView, labels_by_identity
+from agent.usage.book import Usage
+from agent.usage.document import unused, usage_document
+from agent.usage.metrics import Hits, RuleHits, hits_of
+from agent.views.node_view import NodeView, labels_by_identity
+from agent.views.reasons import Outcome
+from agent.views.searches import Searches
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from flows.tally import Count, Use
 from policies.compiling.slots import SlotBook, assign
@@ -176,7 +176,7 @@ async def test_metrics_of_rules_that_were_used() -> None:
 
 
 async def test_too_many_series_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent.usage_metrics, "SERIES_MAX", 1)
+    monkeypatch.setattr(agent.usage.metrics, "SERIES_MAX", 1)
     story = Story(LANDING, PLANS)
     story.request("/landing")
     story.request("/plans")

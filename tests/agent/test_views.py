@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agent.packet_reasons import DENY_RULE, NO_RULE
-from agent.views import NodeView, labels_by_identity
+from agent.views.node_view import NodeView, labels_by_identity
+from agent.views.packet_reasons import DENY_RULE, NO_RULE
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.types import Direction, Protocol
 from tests.policies.make import Node, peers, pod, policy, to_ports

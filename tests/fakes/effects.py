@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agent.regenerate import EffectFailed, Patience, Programmed
+from agent.node.regenerate import EffectFailed, Patience, Programmed
 from policies.ir import NodePolicy, Slot, Verdict
 
 

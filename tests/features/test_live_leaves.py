@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from seen import seen_pb2
 
-from agent.policy_refs import PolicyRefs
-from agent.reasons import Asked, RequestReasons, Traced
-from agent.searches import Searches
+from agent.views.policy_refs import PolicyRefs
+from agent.views.reasons import Asked, RequestReasons, Traced
+from agent.views.searches import Searches
 from flows.accesslog.decode import judged
 from policies.ir import HeaderAction, HeaderMatch, HttpRule, Mismatch, NodePolicy, Slot
 from policies.types import Origin

@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.regenerate import EffectFailed, Regenerator
+from agent.node.regenerate import EffectFailed, Regenerator
 from policies.compiling.compiler import Compiled
 from policies.errors import PolicyError
 from policies.ir import NodePolicy, SlotState

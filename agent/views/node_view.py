@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from agent.packet_reasons import Attempt, PacketReasons, drop_reason, is_verdict
-from agent.policy_refs import PolicyRefs
-from agent.reasons import UNKNOWN, Asked, RequestReasons, Traced
-from agent.searches import Searches
+from agent.views.packet_reasons import Attempt, PacketReasons, drop_reason, is_verdict
+from agent.views.policy_refs import PolicyRefs
+from agent.views.reasons import UNKNOWN, Asked, RequestReasons, Traced
+from agent.views.searches import Searches
 from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
 from flows.record import HttpRecord, PacketRecord
 from policies.compiling.identity import IdentityAllocator

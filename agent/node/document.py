@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from agent.config import Config, ObservabilityConfig
-from agent.policy_loop import Enforced
+from agent.node.policy_loop import Enforced
 from policies.ir import Endpoint, NodePolicy, Slot
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from agent.allowance import Allowance
+from agent.views.allowance import Allowance
 from policies.explaining.differences import Nearest
 from policies.explaining.nearest import NearMisses
 from policies.ir import HttpRule, RuleSet

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from agent.from_loop import FromLoop
-from agent.reasons import Outcome
-from agent.usage import Usage
+from agent.usage.book import Usage
+from agent.views.reasons import Outcome
 from flows.metrics.families import SERIES_MAX
 from policies.types import Origin
 

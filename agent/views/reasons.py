@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agent.policy_refs import PolicyRefs
-from agent.searches import Searches
+from agent.views.policy_refs import PolicyRefs
+from agent.views.searches import Searches
 from flows.lookups import Reason
 from policies.compiling.slots import NOT_ENFORCED
 from policies.errors import one_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from agent.wiring import packet_record
+from agent.node.wiring import packet_record
 from bpf.datapath import Datapath, DatapathError
 from bpf.layout import Counter
 from flows.observer import Observer

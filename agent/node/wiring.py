@@ -8,7 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from agent.regenerate import EffectFailed, Patience, Programmed
+from agent.node.regenerate import EffectFailed, Patience, Programmed
 from bpf import links
 from bpf.datapath import Datapath, DatapathError
 from bpf.layout import Dir, Event, EventType, Reply
@@ -29,7 +29,7 @@ log = logging.getLogger("deflector.kernel")
 
 
 class EnvoyProxies:
-    """agent.regenerate.Proxies by ADS. `on_progress` is called when a late answer has come."""
+    """agent.node.regenerate.Proxies by ADS. `on_progress` is called when a late answer has come."""
 
     def __init__(
         self, cache: SnapshotCache, servicer: AdsServicer, options: Options, on_progress: Callable[[], None]
@@ -73,7 +73,7 @@ class EnvoyProxies:
 
 
 class KernelPolicy:
-    """agent.regenerate.Kernel on the data path: map entries, then programs on the veths of new pods."""
+    """agent.node.regenerate.Kernel on the data path: map entries, then programs on the veths of new pods."""
 
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath

@@ -2,7 +2,7 @@
 
 The service is `deflector.Agent/Status`, nothing -> the JSON text, so that it needs no schema of its own. Asking is what
 scripts do in a loop: neither protobuf nor rich is imported for it. `Policy` takes NAMESPACE/POD and gives what is in
-force there (agent.policy_document), `Usage` says which rules are used (agent.usage_document).
+force there (agent.documents.policy_document), `Usage` says which rules are used (agent.usage.document).
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from agent.from_loop import FromLoop
-from agent.usage import Usage
-from agent.usage_document import usage_document
-from agent.usage_metrics import Hits, RuleHits, hits_of
-from agent.views import NodeView
+from agent.usage.book import Usage
+from agent.usage.document import usage_document
+from agent.usage.metrics import Hits, RuleHits, hits_of
+from agent.views.node_view import NodeView
 from flows.observer import Observer
 from flows.tally import Tally
 

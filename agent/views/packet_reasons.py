@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from agent.policy_refs import PolicyRefs
-from agent.reasons import UNKNOWN, Outcome, Traced
-from agent.searches import Searches
+from agent.views.policy_refs import PolicyRefs
+from agent.views.reasons import UNKNOWN, Outcome, Traced
+from agent.views.searches import Searches
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.explaining import reasons
 from policies.explaining.near_clauses import InForce, Tried, in_force, nearest_clause

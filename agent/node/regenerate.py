@@ -7,9 +7,9 @@
 So no redirect ever points at nothing, and no request is judged by rules that are not its own.
 
 Nothing waits long for a proxy: what needs none is programmed at once, and what a late proxy owes is finished by the
-next call (agent.meanwhile says what holds in between). When a proxy refuses something, or no port is left, the groups
-concerned keep their last good policy, or are denied where there is none.
-Knows no sockets: proxies and kernel are Protocols, satisfied in agent/wiring.py.
+next call (agent.node.meanwhile says what holds in between). When a proxy refuses something, or no port is left, the
+groups concerned keep their last good policy, or are denied where there is none.
+Knows no sockets: proxies and kernel are Protocols, satisfied in agent/node/wiring.py.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from agent.meanwhile import InForce, after_restart, meanwhile
-from agent.ports import ProxyPorts, named_ports
+from agent.node.meanwhile import InForce, after_restart, meanwhile
+from agent.node.ports import ProxyPorts, named_ports
+from agent.proxies.draining import DRAIN_SECONDS
 from policies.compiling.slots import SlotBook, assign
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, RuleSet, Slot, SlotState
 
-DRAIN_SECONDS = 600.0  # how long Envoy lets connections of a removed listener live (agent.envoy tells it so)
 PROMPT_SECONDS = 0.2  # a proxy that lives answers within milliseconds; for a later one nobody stops
 ROUNDS_MAX = 4  # in one call: as desired, with last good policies, with denials; others may fail only then
 REFUSALS_MAX = 3  # a slot that was refused so often, each time at another port, is parked until its rules change

@@ -22,30 +22,31 @@ from typing import Any
 import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from agent import doctor, state
-from agent.chronicle import Chronicle
+from agent import doctor
 from agent.config import Config
-from agent.debounce import until_quiet
-from agent.envoy import Envoy, find_envoy
+from agent.documents.policy_document import policy_document
+from agent.documents.status import agent_handler
 from agent.errors import EnvironmentProblem
-from agent.hubble import HubbleApi
-from agent.kernel_events import KernelEvents, readable
-from agent.lock import HostLock, NodeLock
 from agent.log import configure
-from agent.node_document import EnvoyFacts, FlowFacts, NodeFacts, node_document
-from agent.observability import Observability
-from agent.policy_document import policy_document
-from agent.policy_loop import Enforced, PolicyLoop
-from agent.ports import ProxyPorts
-from agent.regenerate import Books, EffectFailed, Regenerator
-from agent.remains import Remains, remains
-from agent.searches import Searches
-from agent.status import agent_handler
+from agent.node import state
+from agent.node.debounce import until_quiet
+from agent.node.document import EnvoyFacts, FlowFacts, NodeFacts, node_document
+from agent.node.kernel_events import KernelEvents, readable
+from agent.node.lock import HostLock, NodeLock
+from agent.node.policy_loop import Enforced, PolicyLoop
+from agent.node.ports import ProxyPorts
+from agent.node.regenerate import Books, EffectFailed, Regenerator
+from agent.node.remains import Remains, remains
+from agent.node.wiring import EnvoyProxies, KernelPolicy, PodPlaces, port_is_free
+from agent.observing.chronicle import Chronicle
+from agent.observing.hubble import HubbleApi
+from agent.observing.observability import Observability
+from agent.observing.telemetry import Health, Telemetry
+from agent.proxies.envoy import Envoy, find_envoy
 from agent.supervise import Tasks
-from agent.telemetry import Health, Telemetry
-from agent.usage_keeping import UsageKeeping
-from agent.views import NodeView, labels_by_identity
-from agent.wiring import EnvoyProxies, KernelPolicy, PodPlaces, port_is_free
+from agent.usage.keeping import UsageKeeping
+from agent.views.node_view import NodeView, labels_by_identity
+from agent.views.searches import Searches
 from bpf.datapath import Datapath, DatapathError
 from bpf.features import reuseport_assignable
 from bpf.links import Changes

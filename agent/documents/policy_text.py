@@ -121,7 +121,7 @@ PEERS_MAX = 10  # identities of a rule that are listed
 
 
 def policy_text(document: Mapping[str, Any]) -> Iterator[Text]:
-    """The document of agent.policy_document for people."""
+    """The document of agent.documents.policy_document for people."""
     group = document["group"]
     about = f"{document['namespace']}/{document['name']}"
     yield Text.assemble(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.config import RunDir
 from agent.errors import EnvironmentProblem
-from agent.regenerate import DRAIN_SECONDS
+from agent.proxies.draining import DRAIN_SECONDS
 
 RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds; the last one repeats
 STOP_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL

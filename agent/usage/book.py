@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.reasons import Asked, Outcome, Traced
-from agent.views import NodeView
+from agent.views.node_view import NodeView
+from agent.views.reasons import Asked, Outcome, Traced
 from flows.lookups import Lookups
 from flows.record import PacketRecord
 from flows.tally import Count, Use

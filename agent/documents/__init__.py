@@ -1,0 +1,1 @@
+"""What `deflector` prints of a node, as plain data and as text."""

@@ -1,0 +1,1 @@
+"""The proxies as processes of their own: found, started, adopted, restarted, stopped."""
