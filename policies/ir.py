@@ -137,24 +137,73 @@ class HttpRule:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsRule:
+    """One entry of rules.dns: a name or a pattern (facts 6.1), as written, lower-cased. Both empty: the root only.
+
+    A matchName and a matchPattern in one entry are two rules.
+    """
+
+    name: str = ""
+    pattern: str = ""
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def match_key(self) -> tuple[str, str]:
+        """What the rule matches, without where it comes from; also its sort key."""
+        return (self.name, self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRule:
+    """One entry of rules.kafka, its role or key as numbers of APIs (policies.kafka_keys). Fields are ANDed."""
+
+    api_keys: tuple[int, ...] = ()  # sorted; none: any
+    api_version: int | None = None  # None: any
+    client_id: str = ""  # "": any
+    topic: str = ""  # "": any, and requests that name no topic
+    origins: tuple[Origin, ...] = ()
+
+    @property
+    def match_key(self) -> tuple[tuple[int, ...], int, str, str]:
+        """What the rule matches, without where it comes from; also its sort key."""
+        return (self.api_keys, -1 if self.api_version is None else self.api_version, self.client_id, self.topic)
+
+    @property
+    def is_wildcard(self) -> bool:
+        return not (self.api_keys or self.client_id or self.topic) and self.api_version is None
+
+
+class L7Parser(StrEnum):
+    """Who judges what arrives at a slot: Envoy, or one of the proxies of l7proxy."""
+
+    HTTP = "http"
+    DNS = "dns"
+    KAFKA = "kafka"
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """What a request on a slot is judged by: allowed iff some rule matches, or iff there is a wildcard.
 
-    `wildcard` names the allows without L7 that cover the same peers and port (facts: an L7 rule restricts only where
-    no other allow covers the same peer and port). An empty rule set denies everything.
+    Rules are of one parser: two for the same peers and port is a conflict, which the compiler refuses. `wildcard` names
+    the allows without L7 that cover the same peers and port (facts: an L7 rule restricts only where no other allow
+    covers the same peer and port). An empty rule set denies everything.
     """
 
     http: tuple[HttpRule, ...] = ()
     wildcard: tuple[Origin, ...] = ()
+    dns: tuple[DnsRule, ...] = ()
+    kafka: tuple[KafkaRule, ...] = ()
 
     @property
     def allows_all(self) -> bool:
-        return bool(self.wildcard) or any(rule.is_wildcard for rule in self.http)
+        return bool(self.wildcard) or any(r.is_wildcard for r in self.http) or any(r.is_wildcard for r in self.kafka)
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Every clause that contributes, sorted, once."""
-        return tuple(sorted({*self.wildcard, *(o for rule in self.http for o in rule.origins)}))
+        rules: tuple[HttpRule | DnsRule | KafkaRule, ...] = (*self.http, *self.dns, *self.kafka)
+        return tuple(sorted({*self.wildcard, *(o for rule in rules for o in rule.origins)}))
 
     def digest(self) -> str:
         """Content hash (hex, 16 digits): equal sets, equal digest."""
@@ -243,6 +292,7 @@ class Slot:
     ports: PortRange
     rule_set: RuleSet
     state: SlotState = SlotState.ACTIVE
+    parser: L7Parser = L7Parser.HTTP
 
 
 @dataclass(frozen=True, slots=True, order=True)
