@@ -29,7 +29,9 @@ from bpf.loader import Options
 
 KERNEL = (5, 8)  # ring buffer; everything else that we use is older
 KERNEL_REUSEPORT = (6, 6)  # bpf_sk_assign takes SO_REUSEPORT listeners
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+# Bits of a capability set (capabilities(7)). PERFMON: the verifier lets our programs compare packet pointers only then.
+NET_ADMIN, SYS_ADMIN, PERFMON, BPF = 12, 21, 38, 39
+CAPABILITIES = {"CAP_NET_ADMIN": (NET_ADMIN,), "CAP_BPF": (BPF, SYS_ADMIN), "CAP_PERFMON": (PERFMON, SYS_ADMIN)}
 CLONE_NEWNET = 0x40000000
 IP_TRANSPARENT = 19
 HELPER_SK_ASSIGN, HELPER_SKC_LOOKUP_TCP = 124, 99
@@ -79,9 +81,9 @@ def _root() -> Check:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
-    lacking = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    lacking = [name for name, bits in CAPABILITIES.items() if not any(effective >> bit & 1 for bit in bits)]
     if lacking:
-        return Check("root", State.MISSING, f"no {', '.join(lacking)}", "run as root (in a container: privileged)")
+        return Check("root", State.MISSING, f"no {', '.join(lacking)}", "run as root (in a container: add these)")
     return Check("root", State.OK)
 
 

@@ -29,7 +29,8 @@ from bpf.links import LINK, ROUTE, link_by_name
 
 DEVICE = "deflector0"
 RULE_PRIORITY = 104  # before every table but `local`, and before the rules that CNIs add for their own tables
-PROC = Path("/proc/sys/net")
+# A container's own /proc/sys cannot be written to: there, the environment says where the node's is mounted.
+PROC = Path(os.environ.get("DEFLECTOR_PROC_SYS_NET", "/proc/sys/net"))
 NFT_SECONDS = 10.0
 
 IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_AF_SPEC = 3, 18, 1, 2, 26
