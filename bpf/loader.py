@@ -173,13 +173,31 @@ def cached(options: Options, digest: bytes) -> dict[str, bytes] | None:
 def _keep(options: Options, digest: bytes, programs: Mapping[str, bytes]) -> None:
     """A cache that cannot be written only costs time."""
     try:
-        options.cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = _cache_file(options, digest)
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_text(json.dumps({n: base64.b64encode(c).decode() for n, c in programs.items()}))
-        beside.replace(path)
+        _write(_cache_file(options, digest), programs)
     except OSError:
         return
+
+
+def _write(path: Path, programs: Mapping[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps({name: base64.b64encode(code).decode() for name, code in programs.items()}))
+    beside.replace(path)
+
+
+def precompile(cache_dir: Path) -> Path:
+    """Compile into the cache and load nothing, so that whoever gets the file needs neither compiler nor headers.
+
+    Needs no privilege. The programs are the same on every kernel of this machine's kind. LoadError when it cannot be.
+    """
+    path = _cache_file(Options(cache_dir=cache_dir), compiler.digest())
+    try:
+        _write(path, compiler.build())
+    except compiler.CompileError as error:
+        raise LoadError(str(error)) from error
+    except OSError as error:
+        raise LoadError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def link(code: bytes, fds: list[int]) -> bytes:

@@ -39,6 +39,13 @@ def test_maps_are_linked_by_number_and_constants_are_not() -> None:
     assert loader.link(by_map + constant, [7, 8, 9]) == instruction(0x18, 0x11, 9) + instruction(0) + constant
 
 
+def test_what_is_compiled_beforehand_needs_no_compiler_later(tmp_path: Path) -> None:
+    made = loader.precompile(tmp_path / "cache")
+    found = loader.cached(Options(cache_dir=made.parent), compiler.digest())
+    assert found is not None
+    assert set(found) == set(PROGRAMS)
+
+
 def write_headers(folder: Path, *parts: str) -> Path:
     for part in parts:
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
