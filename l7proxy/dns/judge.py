@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from l7proxy.dns.configuration import REJECTIONS, Configuration, NameRules, Slot
-from l7proxy.dns.patterns import Dialect, NameSet
 from l7proxy.dns.wire import FORMERR, NOTIMP, OPCODE_QUERY, SERVFAIL, Question
+from policies.dns_patterns import Dialect, NameSet
 from policies.types import Protocol
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l7proxy.dns.patterns import Dialect, NameSet, canonical, regex_of
+from policies.dns_patterns import Dialect, NameSet, canonical, regex_of
 
 C = "[-a-zA-Z0-9_]"
 TABLE = [

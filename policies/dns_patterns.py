@@ -1,4 +1,5 @@
-"""matchName and matchPattern, compiled per rule set into a tree of labels (facts 6.1, Cilium 1.19). Pure.
+"""matchName and matchPattern: the one grammar by which policies are read, names are judged and addresses are learned
+(facts 6.1, Cilium 1.19). Compiled per rule set into a tree of labels. Pure.
 
 Names are compared from their last label on, so that a rule set of 10,000 patterns costs what its longest name costs
 (docs/dns.md has the figures against a joined regex). `regex_of` says the same as a regular expression: it is what the
@@ -33,6 +34,11 @@ def canonical(written: str) -> str:
     """A name or pattern as it is compared: trimmed, in lower case, with a trailing dot. "" is the root."""
     text = written.strip().lower()
     return text if text.endswith(".") else text + "."
+
+
+def canonical_pattern(written: str) -> str:
+    """A pattern in the one form of all that mean the same by their letters: a lone star, in whatever number, is `*`."""
+    return "*" if is_everything(written) else canonical(written)
 
 
 def is_everything(pattern: str) -> bool:
