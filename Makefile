@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PY    := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
-.PHONY: help setup demo test check bench goldens fuzz clean
+.PHONY: help setup demo test check bench goldens protos fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,6 +32,10 @@ fuzz: setup ## New random examples for every property test, parsers and oracle: 
 goldens: setup ## Rewrite the golden files from today's behaviour; never in CI
 	@[ -z "$$CI" ] || { echo "goldens are not rewritten in CI" >&2; exit 2; }
 	$(PY) -m pytest tests --goldens -m "not privileged"
+
+PROTOS := $(wildcard xds/protos/deflector/l7/v1/*.proto)
+protos: setup ## Make the code of our own protos again (it is committed; a test compares)
+	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS)
 
 clean: ## Remove what setup built (the virtual environment and build/)
 	rm -rf .venv build
