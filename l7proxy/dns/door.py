@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 
-from l7proxy.dns.poller import READ
 from l7proxy.dns.station import Station
+from l7proxy.poller import READ
 
 
 class Door(ABC):

@@ -15,6 +15,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Final
 
+from l7proxy import transparent
 from l7proxy.dns import sockets
 from l7proxy.dns.configuration import Configuration, ConfigurationError
 from l7proxy.dns.desk import Desk, Outside
@@ -81,7 +82,7 @@ class DnsProxy:
         """Serve, under the configuration that was stored last. ConfigurationError where that cannot be used: then the
         proxy runs, and refuses, until it is told."""
         self._loop = asyncio.get_running_loop()
-        sockets.allow(self._settings.limits.whole + 2 * CONNECTIONS + OTHER_DESCRIPTORS)
+        transparent.allow(self._settings.limits.whole + 2 * CONNECTIONS + OTHER_DESCRIPTORS)
         self._loop.add_reader(self._station.poller.fileno(), self._station.poller.turn)
         self._turn()
         last = self._stored.load() if self._stored else None

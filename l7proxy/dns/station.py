@@ -7,15 +7,15 @@ from itertools import count
 from time import monotonic
 from typing import Final, Protocol
 
-from l7proxy.dns import sockets
 from l7proxy.dns.desk import Answered, Desk
 from l7proxy.dns.hold import Held, LearnedSink
 from l7proxy.dns.judge import Reason
 from l7proxy.dns.packets import Way
-from l7proxy.dns.poller import Poller
 from l7proxy.dns.records import Lookup
 from l7proxy.dns.sockets import Postman
 from l7proxy.dns.transactions import Client, Transaction
+from l7proxy.poller import Poller
+from l7proxy.transparent import packed
 
 IDLE_SECONDS: Final = 30.0  # how long a TCP connection without open queries is kept (RFC 7766 6.2.3: of that order)
 
@@ -109,7 +109,7 @@ class Station:
 
     def send(self, client: Client, message: bytes) -> None:
         """Send an answer over UDP, from the server's address."""
-        way = Way(sockets.packed(client.server), client.server_port, sockets.packed(client.pod), client.pod_port)
+        way = Way(packed(client.server), client.server_port, packed(client.pod), client.pod_port)
         try:
             self.postman.send(way, message)
         except OSError:

@@ -11,7 +11,7 @@ from typing import Final
 
 from l7proxy.dns.framing import Frames, frame
 from l7proxy.dns.names_on_wire import WireError
-from l7proxy.dns.poller import READ, WRITE, Poller
+from l7proxy.poller import READ, WRITE, Poller
 
 CHUNK: Final = 65536  # bytes per read
 OUT_FULL: Final = 128 << 10  # bytes that a peer has not taken yet; then nothing more should be fetched for it

@@ -6,6 +6,7 @@ import socket
 from time import monotonic
 from typing import Final
 
+from l7proxy import transparent
 from l7proxy.dns import sockets
 from l7proxy.dns.door import Door
 from l7proxy.dns.judge import Reason
@@ -86,7 +87,7 @@ class TcpConnection:
             try:
                 made = sockets.upstream(client.pod, client.server, client.server_port, Protocol.TCP)
             except OSError as error:
-                reason = Reason.OVERLOAD if sockets.is_exhausted(error) else Reason.UNREACHABLE
+                reason = Reason.OVERLOAD if transparent.is_exhausted(error) else Reason.UNREACHABLE
                 return desk.refuse(client, message, query, reason)
             self._channel = self._station.next_number()
             ears = Listener(self._answered, self._lost, _nothing, self._lost)

@@ -9,10 +9,11 @@ from typing import Final
 from l7proxy.dns import sockets
 from l7proxy.dns.door import Door
 from l7proxy.dns.judge import Reason
-from l7proxy.dns.poller import READ
 from l7proxy.dns.station import Station
 from l7proxy.dns.transactions import Client, Transaction
 from l7proxy.dns.wire import MESSAGE_MAX, Query
+from l7proxy.poller import READ
+from l7proxy.transparent import is_exhausted, text
 from policies.types import Protocol
 
 QUERY_MAX: Final = 4096  # bytes of a query over UDP; a longer one arrives cut, and is malformed
@@ -86,7 +87,7 @@ class UdpDoor(Door):
             if "%" in peer[0]:
                 self._station.count("from a link-local address")
                 continue
-            client = Client(Protocol.UDP, self._port, peer[0], peer[1], sockets.text(destination[0]), destination[1])
+            client = Client(Protocol.UDP, self._port, peer[0], peer[1], text(destination[0]), destination[1])
             self._take(client, message)
 
     def _take(self, client: Client, message: bytes) -> None:
@@ -108,7 +109,7 @@ class UdpDoor(Door):
         try:
             connection = sockets.upstream(client.pod, client.server, client.server_port, Protocol.UDP)
         except OSError as error:
-            reason = Reason.OVERLOAD if sockets.is_exhausted(error) else Reason.UNREACHABLE
+            reason = Reason.OVERLOAD if is_exhausted(error) else Reason.UNREACHABLE
             return station.desk.refuse(client, message, query, reason)
         transaction = station.desk.open(station.next_number(), client, message, query, now=monotonic())
         if transaction is None:

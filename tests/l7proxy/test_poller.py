@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from l7proxy.dns.poller import READ, Poller
+from l7proxy.poller import READ, Poller
 
 
 @pytest.fixture
