@@ -1,0 +1,62 @@
+"""Kafka's APIs by name and number, and those that a role stands for. Pure; docs/kafka.md says why each is in its role.
+
+Names are lower-case, without separators: up to 33 those that Cilium knows (facts 5), then Kafka's own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_NAMES: Final = (
+    *("produce", "fetch", "offsets", "metadata", "leaderandisr", "stopreplica", "updatemetadata"),
+    *("controlledshutdown", "offsetcommit", "offsetfetch", "findcoordinator", "joingroup", "heartbeat"),
+    *("leavegroup", "syncgroup", "describegroups", "listgroups", "saslhandshake", "apiversions", "createtopics"),
+    *("deletetopics", "deleterecords", "initproducerid", "offsetforleaderepoch", "addpartitionstotxn"),
+    *("addoffsetstotxn", "endtxn", "writetxnmarkers", "txnoffsetcommit", "describeacls", "createacls"),
+    *("deleteacls", "describeconfigs", "alterconfigs", "alterreplicalogdirs", "describelogdirs"),
+    *("saslauthenticate", "createpartitions", "createdelegationtoken", "renewdelegationtoken"),
+    *("expiredelegationtoken", "describedelegationtoken", "deletegroups", "electleaders"),
+    *("incrementalalterconfigs", "alterpartitionreassignments", "listpartitionreassignments", "offsetdelete"),
+    *("describeclientquotas", "alterclientquotas", "describeuserscramcredentials", "alteruserscramcredentials"),
+    *("vote", "beginquorumepoch", "endquorumepoch", "describequorum", "alterpartition", "updatefeatures"),
+    *("envelope", "fetchsnapshot", "describecluster", "describeproducers", "brokerregistration"),
+    *("brokerheartbeat", "unregisterbroker", "describetransactions", "listtransactions", "allocateproducerids"),
+    *("consumergroupheartbeat", "consumergroupdescribe", "controllerregistration"),
+    *("gettelemetrysubscriptions", "pushtelemetry", "assignreplicastodirs", "listconfigresources"),
+    *("describetopicpartitions", "sharegroupheartbeat", "sharegroupdescribe", "sharefetch"),
+    *("shareacknowledge", "addraftvoter", "removeraftvoter", "updateraftvoter", "initializesharegroupstate"),
+    *("readsharegroupstate", "writesharegroupstate", "deletesharegroupstate", "readsharegroupstatesummary"),
+    *("streamsgroupheartbeat", "streamsgroupdescribe", "describesharegroupoffsets", "altersharegroupoffsets"),
+    "deletesharegroupoffsets",
+)
+
+KEYS: Final = {name: key for key, name in enumerate(_NAMES)}
+CILIUM_KEYS: Final = frozenset(range(34))  # what Cilium lets a rule name
+
+# What producers and consumers of today ask for.
+ROLES: Final = {
+    "produce": (0, 3, 10, 18, 22, 24, 25, 26, 71, 72),
+    "consume": (1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 18, 23, 28, 68, 71, 72, 76, 78, 79, 88),
+}
+
+# As Cilium has them (facts 5): producers that are idempotent or transactional, and newer group protocols, need rules.
+CILIUM_ROLES: Final = {
+    "produce": (0, 3, 18),
+    "consume": (1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 18),
+}
+
+
+def key_of(name: str, *, cilium: bool = False) -> int | None:
+    """The number of an API, by its name in any case; None for no such API. `cilium`: only those that Cilium knows."""
+    key = KEYS.get(name.lower())
+    return None if cilium and key not in CILIUM_KEYS else key
+
+
+def name_of(key: int) -> str:
+    """The name of an API, as flows show it; its number where it has none."""
+    return _NAMES[key] if 0 <= key < len(_NAMES) else str(key)
+
+
+def role_keys(role: str, *, cilium: bool = False) -> tuple[int, ...]:
+    """The APIs of a role, sorted, by its name in any case. KeyError for no such role."""
+    return (CILIUM_ROLES if cilium else ROLES)[role.lower()]
