@@ -18,7 +18,7 @@ from benchmarks.stage import Stage
 from benchmarks.traffic import BATCH, CLIENTS, PORT, SERVERS, messages
 from flows.intake import Intake
 from flows.lookups import NO_REASON, EndpointRef, Lookups, PolicyRef, Reason, ServiceRef, WorkloadRef
-from flows.record import HttpRecord, PacketRecord
+from flows.record import HttpRecord, PacketRecord, Parsed
 from flows.ring import Ring
 from flows.tally import Count, Tally, Use
 from flows.uuids import uuids
@@ -81,6 +81,9 @@ class Nobody:
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         return
 
+    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
+        return
+
 
 class Town:
     """Who lives where: a hundred clients and eight servers, each with the labels and owners that pods have."""
@@ -116,6 +119,9 @@ class Town:
 
     def why_request(self, record: HttpRecord) -> Reason:
         return self._why[record.denied_by is None]
+
+    def why_parsed(self, record: Parsed) -> Reason:
+        return NO_REASON
 
     def why_packet(self, record: PacketRecord) -> Reason:
         return NO_REASON

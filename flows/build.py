@@ -170,18 +170,19 @@ class Builder:
 
     def parsed(self, record: Parsed, time_ns: int, new_uuid: Callable[[], bytes]) -> list[Event]:
         """The flows of what a parser of ours saw, a nanosecond apart; of Kafka one for each topic."""
+        why = self.view.why_parsed(record)  # of the request as it was: a rule may speak of what is redacted
         if isinstance(record, KafkaRecord):
             record = self._redactor.kafka(record)
         made = []
         for number, told in enumerate(layers(record)):
-            flow = self._parsed_template(record, told.is_response)
+            flow = self._parsed_template(record, told.is_response, why)
             flow.uuid, flow.Summary = new_uuid().decode(), told.summary
             flow.time.seconds, flow.time.nanos = divmod(time_ns + number, 1_000_000_000)
             flow.l7.CopyFrom(told.l7)
             made.append(Event(time_ns + number, flow.SerializeToString(), is_denial=record.is_denial))
         return made
 
-    def _parsed_template(self, record: Parsed, is_response: bool) -> flow_pb2.Flow:
+    def _parsed_template(self, record: Parsed, is_response: bool, why: Reason) -> flow_pb2.Flow:
         leg = record.leg
         client, server = (leg.client_ip, leg.client_port), (leg.server_ip, leg.server_port)
         source, destination = (server, client) if is_response else (client, server)
@@ -201,6 +202,9 @@ class Builder:
         ports.source_port, ports.destination_port = source[1], destination[1]
         self._who(flow, (source[0], None), (destination[0], None))
         self._services(flow, source[1], destination[1])
+        flow.policy_log.extend(_policy_log(why))
+        if record.verdict is ParserVerdict.FORWARDED:
+            _name(flow, leg.slot.direction, why.policies, denied=False)
         return flow
 
     def _http_template(self, leg: _Leg, is_response: bool) -> bytes:

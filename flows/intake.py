@@ -109,6 +109,8 @@ class Intake:
 
     def parsed(self, records: Sequence[Parsed]) -> None:
         """Take what parsers of ours saw."""
+        if self.tally is not None:
+            self.tally.parsed(self._view(), records, self._now_ns())
         self._take(tuple(records), sum(map(count, records)), sum(count(one) for one in records if one.is_denial))
 
     def lost(self, count: int, source: flow_pb2.LostEventSource = flow_pb2.PERF_EVENT_RING_BUFFER) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows.record import HttpRecord, PacketRecord
+from flows.record import HttpRecord, PacketRecord, Parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,9 @@ class Lookups(Protocol):
 
     def why_request(self, record: HttpRecord) -> Reason:
         """Which rule let the request pass, or why none did. Words quote nothing that may be secret."""
+
+    def why_parsed(self, record: Parsed) -> Reason:
+        """Which rules let a DNS or Kafka message pass, or why none did."""
 
     def why_packet(self, record: PacketRecord) -> Reason:
         """Which policies allowed or denied the packet of a policy verdict, or why none allowed it; of a drop too."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from policies.types import Direction, Protocol
+from policies.types import Direction, Origin, Protocol
 
 Headers = tuple[tuple[str, str], ...]  # canonical MIME case, sorted by key
 
@@ -84,6 +84,17 @@ class ParserVerdict(Enum):
     ERROR = "error"
 
 
+class Judgement(NamedTuple):
+    """Why a message passed or did not, as the proxy tells that judged it; of an answer, why its request passed.
+
+    `rules`: what let it pass, where a rule did. `reason`: why it did not, where no rule is to blame (malformed, too
+    many at once, no answer); "" of what no rule allows.
+    """
+
+    rules: tuple[Origin, ...] = ()
+    reason: str = ""
+
+
 class Leg(NamedTuple):
     """One connection as a parser of ours sees it: client and server by address (canonical text) and port, the transport
     (Protocol.TCP or Protocol.UDP), and the slot whose rules were asked."""
@@ -116,6 +127,12 @@ class DnsRecord(NamedTuple):
     answer: DnsAnswer | None = None
     verdict: ParserVerdict = ParserVerdict.FORWARDED
     source: str = "proxy"  # who observed it
+    judgement: Judgement = Judgement()
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it asks."""
+        return self.answer is None
 
     @property
     def is_denial(self) -> bool:
@@ -134,6 +151,13 @@ class KafkaRecord(NamedTuple):
     is_response: bool = False
     error_code: int = 0  # told of responses only
     verdict: ParserVerdict = ParserVerdict.FORWARDED
+    judgement: Judgement = Judgement()
+    client_id: str = ""  # not shown: rules may ask for it
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it asks."""
+        return not self.is_response
 
     @property
     def is_denial(self) -> bool:

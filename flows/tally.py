@@ -16,7 +16,7 @@ from seen import seen_pb2
 
 from flows.accesslog.decode import ALLOWED, DOWNSTREAM_END, METHODS, judged
 from flows.lookups import Lookups
-from flows.record import HttpRecord, PacketKind, PacketRecord
+from flows.record import HttpRecord, PacketKind, PacketRecord, Parsed
 
 JOINED_PREFIX: Final = "rules:"  # of the name of a leaf in which rules are joined
 SINGLES_MAX: Final = 1024  # different requests that are told apart between two settlements
@@ -45,13 +45,16 @@ class Count:
 
 
 class Ledger(Protocol):
-    """Who is told. Neither may raise."""
+    """Who is told. None of these may raise."""
 
     def requests(self, view: Lookups, uses: Sequence[tuple[Use, Count]]) -> None:
         """Requests that have ended; `view` is of the time at which they did."""
 
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         """Policy verdicts of the kernel."""
+
+    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
+        """Requests of DNS and Kafka."""
 
 
 class Tally:
@@ -111,6 +114,13 @@ class Tally:
         verdicts = [record for record in records if record.kind is PacketKind.POLICY_VERDICT]
         if verdicts:
             self._ledger.packets(view, verdicts, now_ns)
+
+    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
+        """Take what parsers of ours saw; an answer is its request's."""
+        self._begin(view)
+        requests = [record for record in records if record.is_request]
+        if requests:
+            self._ledger.parsed(view, requests, now_ns)
 
     def settle(self) -> None:
         """Tell what was counted."""

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.views.node_view import NodeView
-from agent.views.reasons import Asked, Outcome, Traced
+from agent.views.reasons import Asked
+from agent.views.slot_reasons import Outcome, Traced
 from flows.lookups import Lookups
-from flows.record import PacketRecord
+from flows.record import PacketRecord, Parsed
 from flows.tally import Count, Use
 from policies.explaining.listing import content_of, rules_of
 from policies.objects import ObjectKey
@@ -63,6 +64,13 @@ class Usage:
         self.follow(view, now_ns)
         for record in records:
             self._note(view.why_packet(record), Count(1, now_ns))
+
+    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
+        """Requests of DNS and Kafka under this view."""
+        assert isinstance(view, NodeView)
+        self.follow(view, now_ns)
+        for record in records:
+            self._note(view.why_parsed(record), Count(1, now_ns))
 
     def follow(self, view: NodeView, now_ns: int) -> None:
         """Take the policies of this view for those of now: the numbers of rules that stay are kept."""

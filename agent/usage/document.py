@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.usage.book import RuleUse, Usage
-from agent.views.reasons import Outcome
+from agent.views.slot_reasons import Outcome
 from policies.errors import one_line
 from policies.explaining.differences import origin_to_dict
 from policies.explaining.listing import Listed, rules_of

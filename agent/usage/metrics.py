@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from agent.from_loop import FromLoop
 from agent.usage.book import Usage
-from agent.views.reasons import Outcome
+from agent.views.slot_reasons import Outcome
 from flows.metrics.families import SERIES_MAX
 from policies.types import Origin
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from agent.views.packet_reasons import Attempt, PacketReasons, drop_reason, is_verdict
+from agent.views.parsed_reasons import ParsedReasons
 from agent.views.policy_refs import PolicyRefs
-from agent.views.reasons import UNKNOWN, Asked, RequestReasons, Traced
+from agent.views.reasons import Asked, RequestReasons
 from agent.views.searches import Searches
+from agent.views.slot_reasons import UNKNOWN, SlotReasons, Traced
 from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
-from flows.record import HttpRecord, PacketRecord
+from flows.record import HttpRecord, PacketRecord, Parsed
 from policies.compiling.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.objects import ObjectKey, Pod
@@ -50,7 +52,9 @@ class NodeView:
         self.groups = tuple(policy.labels for policy in node.policies)
         searches = searches or Searches(lambda: 0)
         refs = PolicyRefs(node.revision, {log.origin: log.value for log in node.logs})
-        self._requests = RequestReasons(node, refs, searches)
+        slots = SlotReasons(node, refs)
+        self._requests = RequestReasons(slots, searches)
+        self._parsed = ParsedReasons(slots, searches)
         self._packets = PacketReasons(node, world, refs, searches)
         self._identities = {**_service_identities(node), **dict(_host_prefixes(node))}
         self._prefixes: PrefixMap[int] = PrefixMap()
@@ -123,6 +127,10 @@ class NodeView:
     def why_unsearched(self, slot: str, denied: bool) -> Traced:
         """The same of requests that nobody knows one by one."""
         return self._requests.unsearched(slot, denied)
+
+    def why_parsed(self, record: Parsed) -> Traced:
+        """Which rules let a DNS or Kafka message pass, or why none did."""
+        return self._parsed.of(record)
 
     def why_packet(self, record: PacketRecord) -> Traced:
         """Which clauses gave this policy verdict; of a default deny, what came nearest."""

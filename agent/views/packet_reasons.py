@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from agent.views.policy_refs import PolicyRefs
-from agent.views.reasons import UNKNOWN, Outcome, Traced
 from agent.views.searches import Searches
+from agent.views.slot_reasons import UNKNOWN, Outcome, Traced
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.explaining import reasons
 from policies.explaining.near_clauses import InForce, Tried, in_force, nearest_clause

@@ -8,43 +8,18 @@ A request is known from the log only: its headers were not seen, but those that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agent.views.policy_refs import PolicyRefs
 from agent.views.searches import Searches
-from flows.lookups import Reason
-from policies.compiling.slots import NOT_ENFORCED
+from agent.views.slot_reasons import UNKNOWN, Outcome, SlotReasons, Traced
 from policies.errors import one_line
 from policies.explaining import reasons
-from policies.ir import EndpointPolicy, HttpRule, NodePolicy, RuleSet, Slot
+from policies.ir import HttpRule, RuleSet, Slot
 from policies.judging.evaluate import ambiguity
 from policies.judging.requests import Request
-from policies.types import Origin
 from xds import denial
 
 KEPT: Final = 8192  # reasons of single requests that are remembered; beyond that all are forgotten
-
-
-class Outcome(StrEnum):
-    """What a rule had to do with a request or a connection."""
-
-    ALLOWED = "allowed"
-    DENIED = "denied"  # by a clause that denies
-    NEAR_MISS = "near-miss"  # denied, and this rule came nearest to allowing it
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Traced(Reason):
-    """A reason, and what it is to be counted for. Not `is_traced`: some rule was used, and it is not known which."""
-
-    outcome: Outcome | None = None
-    rules: tuple[Origin, ...] = ()
-    is_traced: bool = True
-
-
-UNKNOWN: Final = Traced()
 
 
 class Asked(NamedTuple):
@@ -65,15 +40,13 @@ class Asked(NamedTuple):
 class RequestReasons:
     """The reasons of one view."""
 
-    def __init__(self, node: NodePolicy, refs: PolicyRefs, searches: Searches) -> None:
-        self._slots = {slot.name: slot for slot in node.slots}
-        self._policies = {policy.group: policy for policy in node.policies}
-        self._refs = refs
+    def __init__(self, slots: SlotReasons, searches: Searches) -> None:
+        self._slots = slots
+        self._refs = slots.refs
         self._searches = searches
         self._leaves: dict[tuple[str, str], Traced | None] = {}  # None: it depends on the path
         self._single: dict[Asked, Traced] = {}
         self._alike: dict[tuple[object, ...], Traced] = {}  # what many requests have in common
-        self._enforcing: dict[str, tuple[str, ...]] = {}  # by slot
 
     def of(self, asked: Asked) -> Traced:
         """Why this became of it."""
@@ -114,9 +87,7 @@ class RequestReasons:
             return Traced(log=(reasons.OUTDATED,))
         rules = slot.rule_set
         if name == denial.DRAINED:
-            if NOT_ENFORCED in rules.wildcard:
-                return Traced(log=(reasons.NOT_ENFORCED,))
-            return self._passed(rules.wildcard)
+            return self._slots.passed(rules.wildcard)
         if name == denial.ALLOW_ALL:
             return self._all_pass(rules)
         if name.startswith(denial.JOINED_PREFIX):
@@ -126,13 +97,8 @@ class RequestReasons:
 
     def _all_pass(self, rules: RuleSet) -> Traced:
         if rules.wildcard:
-            return self._passed(rules.wildcard)
+            return self._slots.passed(rules.wildcard)
         return self._by([rule for rule in rules.http if rule.is_wildcard])
-
-    def _passed(self, clauses: Iterable[Origin]) -> Traced:
-        """By clauses without HTTP rules: the connection is counted for these, its requests are not."""
-        some = tuple(clauses)
-        return Traced(self._refs.of(some), (reasons.allowed_by(some),))
 
     def _by(self, rules: Iterable[HttpRule]) -> Traced:
         """By rules that match alike."""
@@ -143,7 +109,8 @@ class RequestReasons:
 
     def _allowed(self, asked: Asked) -> Traced:
         """By one of the regular expressions of a leaf."""
-        slot = self._slots[asked.slot]
+        slot = self._slots.get(asked.slot)
+        assert slot is not None  # or it would have no leaf
         found = self._searches.index(slot.rule_set).matching(asked.request)
         if found is None:
             return self._shared((slot.name, "any of its rules"), lambda: self._one_of(slot.rule_set.http))
@@ -182,7 +149,7 @@ class RequestReasons:
             case denial.AMBIGUOUS_PATH | denial.AMBIGUOUS_HOST:
                 fault = self._searches.allowance.run(lambda: ambiguity(rules, asked.request))
                 said = reasons.read_differently(fault or "its path or its host is ambiguous")
-                return Traced(log=(said, *self._enforced_by(slot)))
+                return Traced(log=(said, *self._slots.enforced_by(slot)))
             case denial.DENY:
                 return self._missed(asked, slot)
         return Traced(log=(one_line(f"Envoy refused it by itself: {asked.denied or 'no reason given'}"),))
@@ -192,7 +159,7 @@ class RequestReasons:
         index = self._searches.index(slot.rule_set) if slot is not None else None
         if slot is None or index is None or index.allows_all:
             return Traced(log=(reasons.OUTDATED,))
-        said = (reasons.none_matches(slot.rule_set), *self._enforced_by(slot))
+        said = (reasons.none_matches(slot.rule_set), *self._slots.enforced_by(slot))
         if not slot.rule_set.http:
             return Traced(log=said)
         found = index.nearest(asked.request)
@@ -202,19 +169,3 @@ class RequestReasons:
         if found.what is None:
             return Traced(log=(reasons.OUTDATED, *said[1:]))
         return Traced((), (*said, reasons.nearest(found.what)), Outcome.NEAR_MISS, found.what.origins)
-
-    def _enforced_by(self, slot: Slot | None) -> tuple[str, ...]:
-        """The clauses that send their peers to this slot."""
-        if slot is None:
-            return ()
-        if slot.name not in self._enforcing:
-            origins = _clauses(self._policies.get(slot.group), slot) or slot.rule_set.origins
-            self._enforcing[slot.name] = (reasons.enforced_by(origins),) if origins else ()
-        return self._enforcing[slot.name]
-
-
-def _clauses(policy: EndpointPolicy | None, slot: Slot) -> tuple[Origin, ...]:
-    if policy is None:
-        return ()
-    peers = (rule for ports in policy.direction(slot.direction).ports for rule in ports.peers)
-    return next((rule.origins for rule in peers if rule.slot == slot.name), ())

@@ -12,7 +12,9 @@ from functools import cached_property
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from agent.views.allowance import Allowance
+from policies.dns_patterns import Dialect, NameSet
 from policies.explaining.differences import Nearest
+from policies.explaining.near_names import NearNames
 from policies.explaining.nearest import NearMisses
 from policies.ir import HttpRule, RuleSet
 from policies.judging.requests import Request
@@ -54,6 +56,17 @@ class RuleIndex:
         for rule in self.rules.http:
             named.setdefault(rule_name(rule), []).append(rule)
         return {name: tuple(rules) for name, rules in named.items()}
+
+    @cached_property
+    def names(self) -> NameSet:
+        """The names that its DNS rules allow."""
+        named = [rule.name for rule in self.rules.dns if not rule.pattern]
+        return NameSet(named, (rule.pattern for rule in self.rules.dns if rule.pattern), Dialect.DNS_RULE)
+
+    @cached_property
+    def near_names(self) -> NearNames:
+        """Its DNS rules, to be asked which came nearest; within the allowance."""
+        return NearNames(self.rules)
 
     def matching(self, request: Request) -> Found[tuple[HttpRule, ...]] | None:
         """The rules that match; None if that is not searched for now."""
@@ -100,7 +113,7 @@ class Searches:
 
 
 def _weight(rules: RuleSet) -> int:
-    return 100 + len(rules.http)
+    return 100 + len(rules.http) + len(rules.dns) + len(rules.kafka)
 
 
 def _keep(kept: dict[K, V], key: K, value: V | None) -> V | None:

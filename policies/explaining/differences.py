@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from policies.errors import one_line
-from policies.ir import REDACTED, HeaderMatch, HttpRule
+from policies.ir import REDACTED, DnsRule, HeaderMatch, HttpRule
 from policies.types import Origin
+
+L7Rule: TypeAlias = HttpRule | DnsRule
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One field in which a rule and what was tried differ. `got` None: it is missing; `wanted` None: anything of it.
 
-    Fields: method, path, host, `header NAME`, secret, port, peer, `label KEY`. Not `seen`: it may differ or not, for
-    whoever asks does not know what was sent.
+    Fields: method, path, host, `header NAME`, secret, name, port, peer, `label KEY`. Not `seen`: it may differ or not,
+    for whoever asks does not know what was sent.
     """
 
     field: str
@@ -54,14 +56,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The rule that came nearest to allowing it: its clauses, the HTTP rule if it is one, and what differs.
+    """The rule that came nearest to allowing it: its clauses, the L7 rule if it is one, and what differs.
 
     `others`: how many more rules differ in no more fields.
     """
 
     origins: tuple[Origin, ...]
     differs: tuple[Difference, ...]
-    rule: HttpRule | None = None
+    rule: L7Rule | None = None
     others: int = 0
 
     def __str__(self) -> str:
@@ -78,7 +80,7 @@ class Nearest:
         """Plain data."""
         plain: dict[str, Any] = {"by": [origin_to_dict(origin) for origin in self.origins]}
         if self.rule is not None:
-            plain["http"] = rule_to_dict(self.rule)
+            plain["dns" if isinstance(self.rule, DnsRule) else "http"] = rule_to_dict(self.rule)
         return plain | {"differs": [difference.to_dict() for difference in self.differs], "others": self.others}
 
 
@@ -87,15 +89,24 @@ def origin_to_dict(origin: Origin) -> dict[str, str]:
     return {"kind": origin.kind, "namespace": origin.namespace, "name": origin.name, "path": origin.path}
 
 
-def rule_to_dict(rule: HttpRule) -> dict[str, Any]:
+def rule_to_dict(rule: L7Rule) -> dict[str, Any]:
     """What the rule asks for; fields that may be anything are left out."""
+    if isinstance(rule, DnsRule):
+        return {"pattern": rule.pattern} if rule.pattern else {"name": rule.name}
     fields: Mapping[str, Any] = {"method": rule.method, "path": rule.path, "host": rule.host}
     asked = {name: value for name, value in fields.items() if value}
     return asked | ({"headers": [header_in_words(h) for h in rule.headers]} if rule.headers else {})
 
 
-def rule_in_words(rule: HttpRule) -> str:
-    """`POST /v1/request-landing host a\\.example headers X-Key: 1`, or `any request`."""
+def name_of(rule: DnsRule) -> str:
+    """The name or the pattern; the root is a dot."""
+    return rule.pattern or rule.name or "."
+
+
+def rule_in_words(rule: L7Rule) -> str:
+    """`POST /v1/request-landing host a\\.example headers X-Key: 1`, or `any request`; of DNS `name example.com`."""
+    if isinstance(rule, DnsRule):
+        return one_line(f"{'pattern' if rule.pattern else 'name'} {name_of(rule)}")
     parts: Iterable[str] = (
         rule.method,
         rule.path,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from policies.errors import one_line
-from policies.explaining.differences import Nearest, rule_in_words
+from policies.explaining.differences import L7Rule, Nearest, rule_in_words
 from policies.ir import HttpRule, RuleSet
 from policies.types import Origin
 
@@ -32,6 +32,14 @@ def none_matches(rules: RuleSet) -> str:
     return f"none of {http_rules(rules)} matches: 403"
 
 
+def none_allows(rules: RuleSet) -> str:
+    """No DNS or Kafka rule of the set allows what was asked for."""
+    for number, what in ((len(rules.dns), "DNS"), (len(rules.kafka), "Kafka")):
+        if number:
+            return f"none of {number} {what} rule{'s' if number != 1 else ''} allows it"
+    return "no rule allows anything here"
+
+
 def read_differently(fault: str) -> str:
     """No rule was asked, since servers may read the request in different ways."""
     return f"servers may read it differently, {fault}: 403"
@@ -47,8 +55,8 @@ def all_pass(rules: RuleSet) -> str:
     return f"all requests pass, for an allow without L7 covers it too (it voids {http_rules(rules)})"
 
 
-def allowed_by(origins: Iterable[Origin], rule: HttpRule | None = None) -> str:
-    """Who allowed it, and by which HTTP rule."""
+def allowed_by(origins: Iterable[Origin], rule: L7Rule | None = None) -> str:
+    """Who allowed it, and by which L7 rule."""
     return _line("allowed by", _names(origins) + (f" ({rule_in_words(rule)})" if rule is not None else ""))
 
 

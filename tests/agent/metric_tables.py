@@ -16,7 +16,7 @@ from agent.observing.observability import Observability
 from agent.observing.telemetry import FAMILIES, Health, Telemetry
 from agent.supervise import Tasks
 from agent.usage.metrics import Hits, RuleHits
-from agent.views.reasons import Outcome
+from agent.views.slot_reasons import Outcome
 from flows.export.config import FileSpec, static
 from flows.export.otlp import OtlpSpec
 from flows.metrics.counting import OVERFLOW

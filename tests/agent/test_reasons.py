@@ -10,8 +10,9 @@ from agent.documents.policy_text import explanation_text
 from agent.views.allowance import Allowance
 from agent.views.node_view import NodeView, labels_by_identity
 from agent.views.packet_reasons import NO_RULE
-from agent.views.reasons import Asked, Outcome, Traced
+from agent.views.reasons import Asked
 from agent.views.searches import Searches
+from agent.views.slot_reasons import Outcome, Traced
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.compiling.slots import SlotBook, assign
 from policies.explaining import reasons

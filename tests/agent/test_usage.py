@@ -18,8 +18,8 @@ from agent.usage.book import Usage
 from agent.usage.document import unused, usage_document
 from agent.usage.metrics import Hits, RuleHits, hits_of
 from agent.views.node_view import NodeView, labels_by_identity
-from agent.views.reasons import Outcome
 from agent.views.searches import Searches
+from agent.views.slot_reasons import Outcome
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from flows.tally import Count, Use
 from policies.compiling.slots import SlotBook, assign

@@ -11,8 +11,9 @@ import pytest
 from seen import seen_pb2
 
 from agent.views.policy_refs import PolicyRefs
-from agent.views.reasons import Asked, RequestReasons, Traced
+from agent.views.reasons import Asked, RequestReasons
 from agent.views.searches import Searches
+from agent.views.slot_reasons import SlotReasons, Traced
 from flows.accesslog.decode import judged
 from policies.ir import HeaderAction, HeaderMatch, HttpRule, Mismatch, NodePolicy, Slot
 from policies.types import Origin
@@ -60,7 +61,7 @@ async def story(tmp_path: Path) -> AsyncIterator[Story]:
     async with origin() as server, world(tmp_path, server.port) as one:
         await one.apply(*RULES)
         made = slot("web", *RULES)
-        reasons = RequestReasons(NodePolicy(1, slots=(made,)), PolicyRefs(1, {}), Searches(lambda: 0))
+        reasons = RequestReasons(SlotReasons(NodePolicy(1, slots=(made,)), PolicyRefs(1, {})), Searches(lambda: 0))
         yield Story(one, await one.client(), made, reasons)
 
 

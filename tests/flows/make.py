@@ -16,7 +16,7 @@ from seen import seen_pb2
 from flows.build import POLICY_DENY
 from flows.intake import Intake
 from flows.lookups import NO_REASON, EndpointRef, PolicyRef, Reason, ServiceRef, WorkloadRef
-from flows.record import HttpRecord, PacketKind, PacketRecord, PacketVerdict
+from flows.record import HttpRecord, PacketKind, PacketRecord, PacketVerdict, Parsed
 from flows.ring import CAPACITY, Ring
 from policies.types import Direction
 
@@ -73,6 +73,9 @@ class Galaxy:
         return self.names.get((ip, by), ())
 
     def why_request(self, record: HttpRecord) -> Reason:
+        return self.why
+
+    def why_parsed(self, record: Parsed) -> Reason:
         return self.why
 
     def why_packet(self, record: PacketRecord) -> Reason:

@@ -10,7 +10,8 @@ from observer import observer_pb2
 
 from flows.filters import compile_filter
 from flows.intake import Intake
-from flows.printer import Printer
+from flows.lookups import PolicyRef, Reason
+from flows.printer import Printer, Style
 from flows.record import DnsAnswer, DnsRecord, KafkaRecord, Leg, Parsed, ParserVerdict, SlotRef
 from flows.redact import REDACTED, Redaction
 from flows.ring import Ring
@@ -190,3 +191,27 @@ def test_filters(fields: dict[str, Any], passing: str) -> None:
     wanted = compile_filter(flow_pb2.FlowFilter(**fields))
     flows = seen(QUERY, QUERY._replace(answer=ANSWER), PRODUCE)
     assert "".join(str(number) for number, flow in enumerate(flows) if wanted(flow)) == passing
+
+
+RULE = PolicyRef("names", "default", "CiliumNetworkPolicy", logs=("ask away",))
+
+
+def test_the_reason_is_told_of_the_request_and_of_its_answer() -> None:
+    galaxy = Galaxy(why=Reason((RULE,), ("allowed by a rule",)))
+    for flow in seen(QUERY, QUERY._replace(answer=ANSWER), galaxy=galaxy):
+        assert list(flow.policy_log) == ["ask away", "allowed by a rule"]
+        assert [policy.name for policy in flow.egress_allowed_by] == ["names"]
+    (produced,) = seen(PRODUCE, galaxy=galaxy)
+    assert [policy.name for policy in produced.ingress_allowed_by] == ["names"]
+
+
+@pytest.mark.parametrize("verdict", [ParserVerdict.DROPPED, ParserVerdict.ERROR])
+def test_of_a_denial_nobody_is_named_as_who_allowed_it_and_observe_says_why(verdict: ParserVerdict) -> None:
+    galaxy = Galaxy(why=Reason((), ("none of 1 DNS rule allows it", "nearest rule1: name is a, not b")))
+    (flow,) = seen(QUERY._replace(verdict=verdict), galaxy=galaxy)
+    assert not flow.egress_allowed_by
+    assert not flow.egress_denied_by
+    assert Printer(Style(why=True)).text(observer_pb2.GetFlowsResponse(flow=flow)).splitlines()[1:] == [
+        "    none of 1 DNS rule allows it",
+        "    nearest rule1: name is a, not b",
+    ]

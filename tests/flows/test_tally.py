@@ -12,9 +12,10 @@ from seen import seen_pb2
 
 from flows.accesslog.decode import decode_entry
 from flows.lookups import Lookups
-from flows.record import PacketKind, PacketRecord
+from flows.record import DnsAnswer, PacketKind, PacketRecord, Parsed
 from flows.tally import JOINED_PREFIX, SINGLES_MAX, Count, Tally, Use
 from tests.flows.make import SLOT, Galaxy, denied, drop, entry, exchange, intake, message, seen
+from tests.flows.test_parsed import PRODUCE, QUERY
 from xds import denial
 
 RULE = "rule:a3f3de1c2786"
@@ -26,12 +27,16 @@ class Ledger:
 
     told: list[tuple[Lookups, dict[Use, int]]] = field(default_factory=list)
     packets_told: int = 0
+    parsed_told: list[Parsed] = field(default_factory=list)
 
     def requests(self, view: Lookups, uses: Sequence[tuple[Use, Count]]) -> None:
         self.told.append((view, {use: count.number for use, count in uses}))
 
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         self.packets_told += len(records)
+
+    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
+        self.parsed_told += records
 
     @property
     def uses(self) -> dict[Use, int]:
@@ -142,6 +147,14 @@ def test_of_the_kernels_events_verdicts_are_counted() -> None:
     taker.tally = Tally(ledger)
     taker.packets([drop(), drop(kind=PacketKind.POLICY_VERDICT)])
     assert ledger.packets_told == 1
+
+
+def test_of_dns_and_kafka_requests_are_counted_and_answers_are_theirs() -> None:
+    ledger = Ledger()
+    taker = intake(Galaxy())
+    taker.tally = Tally(ledger)
+    taker.parsed([QUERY, QUERY._replace(answer=DnsAnswer()), PRODUCE, PRODUCE._replace(is_response=True)])
+    assert ledger.parsed_told == [QUERY, PRODUCE]
 
 
 def test_leaves_of_many_rules_are_known_by_the_name_that_the_tree_gives_them() -> None:
