@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-PACKAGES=(python3 python3-venv python3-bpfcc linux-headers-amd64 nftables iproute2 iputils-ping curl nghttp2-client openssl wrk util-linux)
+PACKAGES=(python3 python3-venv python3-bpfcc linux-headers-amd64 nftables iproute2 iputils-ping curl nghttp2-client
+  openssl wrk util-linux bind9-dnsutils
+  libevent-2.1-7 libprotobuf-c1 libpython3.11 libnghttp2-14)  # the last four: what unbound is linked with
 
 say() { printf '\033[36m%s\033[0m %s\n' "setup:" "$*" >&2; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 2; }
@@ -51,13 +53,17 @@ if [ -n "$protos" ] && [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
   echo "$want" > "$stamp"
 fi
 
-# For the tests of the metrics: unpacked and not installed, since installing the package starts a service.
-if [ ! -x build/prometheus/usr/bin/prometheus ]; then
-  say "unpacking Prometheus"
-  rm -rf build/prometheus && mkdir -p build/prometheus
+# Unpacked and not installed, since installing these packages starts services: what tests and suites need of them.
+unpack() { # PACKAGE BINARY
+  [ -x "build/$1/$2" ] && return
+  say "unpacking $1"
+  rm -rf "build/$1" && mkdir -p "build/$1/deb"
+  local log
   log=$(mktemp)
-  (cd build/prometheus && { apt-get download prometheus || { apt-get update -qq && apt-get download prometheus; }; } &&
-    dpkg -x prometheus_*.deb . && rm -rf prometheus_*.deb usr/bin/promtool etc lib usr/share var) >"$log" 2>&1 \
-    || { tail -5 "$log" >&2; die "cannot fetch the Debian package prometheus (whole output: $log)"; }
+  (cd "build/$1/deb" && { apt-get download "$1" || { apt-get update -qq && apt-get download "$1"; }; } && dpkg -x "$1"_*.deb . &&
+    install -D "$2" "../$2" && cd .. && rm -rf deb) >"$log" 2>&1 \
+    || { tail -5 "$log" >&2; die "cannot fetch the Debian package $1 (whole output: $log)"; }
   rm -f "$log"
-fi
+}
+unpack prometheus usr/bin/prometheus # the dashboards' queries are put to it
+unpack unbound usr/sbin/unbound      # the nameserver of the conformance suites

@@ -19,6 +19,7 @@ WORLD_V4, WORLD_V6 = "172.18.0.9", "fd00:172:18::9"
 FIRST_POD_HOST = 11
 FIRST_SERVICE_HOST = 80
 UDP_ECHO_PORT = 7007
+MORE_NET, MORE_MAX = "198.51.100.{}", 250  # addresses that nobody has (RFC 5737)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,9 @@ class NamedPort:
 class Pod:
     """A pod. `alias` is its short name in scenarios, `name` the one of Kubernetes.
 
-    `serves`: its HTTP ports (TCP); one that serves also echoes UDP (at `echoes` and UDP_ECHO_PORT) and SCTP. A `remote`
-    pod lives on another node: here it is an address of the world, and an object.
+    `serves`: its HTTP ports (TCP); one that serves also echoes UDP (at `echoes` and UDP_ECHO_PORT) and SCTP. One that
+    `resolves` is a nameserver for the galaxy's names. A `remote` pod lives on another node: here it is an address of
+    the world, and an object.
     """
 
     alias: str
@@ -61,6 +63,7 @@ class Pod:
     echoes: tuple[int, ...] = ()
     named: tuple[NamedPort, ...] = ()
     remote: bool = False
+    resolves: bool = False
 
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6
@@ -89,6 +92,19 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsName:
+    """What nameservers say of a name: the addresses of hosts (and `more` IPv4 ones that nobody has), or another name;
+    and whatever else (`records`, each a type and its data). `ttl` in seconds."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    more: int = 0
+    cname: str = ""
+    records: tuple[str, ...] = ()
+    ttl: int = 60
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A dual-stack ClusterIP service. `backends` are the pods that are ready behind it; without a selector they are
     hosts, listed by hand."""
@@ -102,6 +118,7 @@ class Service:
     backends: tuple[Pod | Host, ...]
     namespace: str = "default"
     labels: tuple[tuple[str, str], ...] = ()
+    protocols: tuple[str, ...] = ("TCP",)
 
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6
@@ -121,6 +138,7 @@ class Blueprint:
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {"default": {}})
     hosts: tuple[Host, ...] = ()
     objects: tuple[Mapping[str, Any], ...] = ()
+    names: tuple[DnsName, ...] = ()
 
     @property
     def local_pods(self) -> tuple[Pod, ...]:
@@ -131,6 +149,10 @@ class Blueprint:
     def outsiders(self) -> tuple[Pod | Host, ...]:
         """Whoever lives in the world's network namespace, beside the world itself."""
         return (*self.hosts, *(pod for pod in self.pods if pod.remote))
+
+    def names_with(self, changed: Mapping[str, DnsName]) -> tuple[DnsName, ...]:
+        """The names, some of them said otherwise, and new ones."""
+        return (*(name for name in self.names if name.name not in changed), *changed.values())
 
     def pod(self, alias: str) -> Pod:
         """The pod of that alias. Raises KeyError."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from conformance.blueprint import Pod
 from conformance.expectation import Parties
 from conformance.galaxy import NODE, WORLD, Galaxy
 from conformance.http1 import authority
 from conformance.probes import Call, Ports
-from conformance.scenario import Open, Outcome, Probe, Target, Traffic
+from conformance.scenario import Open, Outcome, Probe, Traffic
+from conformance.target import Target
 
 
 class Cast:
@@ -22,7 +24,12 @@ class Cast:
     def call(self, probe: Probe) -> Call:
         """The probe with addresses."""
         address = self._galaxy.address(probe.source, probe.family)
-        return Call(probe, self._galaxy.namespace(probe.source), (address, self.ports.take()), self._remote(probe))
+        return Call(
+            probe,
+            self._galaxy.namespace(probe.source),
+            (address, self.ports.take()),
+            self.remote(probe.target, probe.family),
+        )
 
     def over(self, probe: Probe, client_port: int) -> Call:
         """The probe on a connection that is open already."""
@@ -33,18 +40,18 @@ class Cast:
         """A connection, with nothing asked yet."""
         return self.call(Probe(step.source, step.target, Outcome.DIRECT, family=step.family))
 
-    def _remote(self, probe: Probe) -> tuple[str, int]:
-        target = probe.target
+    def remote(self, target: Target, family: int) -> tuple[str, int]:
+        """The address that is dialled."""
         if target.kind == "service":
-            return self._galaxy.blueprint.service(target.name).address(probe.family), target.port
-        return self._galaxy.address(target.name or target.kind, probe.family), target.port
+            return self._galaxy.blueprint.service(target.name).address(family), target.port
+        return self._galaxy.address(target.name or target.kind, family), target.port
 
     def parties(self, call: Call) -> Parties:
         """How flows name client and server of the call."""
         probe = call.probe
         host = (probe.request.host if probe.request else "") or authority(*call.remote)
         return Parties(
-            source=self._named(probe.source) or call.local[0],
+            source=self.named(probe.source) or call.local[0],
             source_ip=call.local[0],
             destination=self._destination(call),
             dialled_ip=call.remote[0],
@@ -60,14 +67,21 @@ class Cast:
     def _destination(self, call: Call) -> str:
         target = call.probe.target
         if target.kind != "service":
-            return self._named(target.name or target.kind) or call.remote[0]
-        behind = self._galaxy.blueprint.service(target.name).backends
-        names = [
-            self._named(b.alias if hasattr(b, "alias") else b.name) or b.address(call.probe.family) for b in behind
-        ]
-        return f"~{'|'.join(map(re.escape, names))}"
+            return self.named(target.name or target.kind) or call.remote[0]
+        return f"~{'|'.join(map(re.escape, self._behind(target, call.probe.family)))}"
 
-    def _named(self, who: str) -> str:
+    def server(self, target: Target, remote: tuple[str, int]) -> str:
+        """How flows name whom a question was put to (a pattern): also by the address that was asked."""
+        if target.kind != "service":
+            return self.named(target.name or target.kind) or remote[0]
+        family = 6 if ":" in remote[0] else 4
+        return f"~{'|'.join(map(re.escape, (*self._behind(target, family), remote[0])))}"
+
+    def _behind(self, target: Target, family: int) -> list[str]:
+        behind = self._galaxy.blueprint.service(target.name).backends
+        return [self.named(b.alias if isinstance(b, Pod) else b.name) or b.address(family) for b in behind]
+
+    def named(self, who: str) -> str:
         """The pod of that alias as flows name it; "" for hosts, the node and the world, which are addresses."""
         pods = {pod.alias: str(pod) for pod in self._galaxy.blueprint.pods}
         return "" if who in (NODE, WORLD) else pods.get(who, "")

@@ -21,7 +21,7 @@ Pattern = Mapping[str, str]
 @dataclass(frozen=True, slots=True)
 class SeenFlow:
     """One flow. Absent parts are "". `source` and `destination` are `namespace/pod`, or the IP address if no pod;
-    labels and policies (`Kind namespace/name`) are joined by commas."""
+    labels, policies (`Kind namespace/name`), names and a DNS answer's addresses (sorted) are joined by commas."""
 
     verdict: str = ""
     event: str = ""
@@ -47,6 +47,11 @@ class SeenFlow:
     url: str = ""
     code: str = ""
     protocol: str = ""
+    query: str = ""
+    qtypes: str = ""
+    ips: str = ""
+    rcode: str = ""
+    destination_names: str = ""
     drop_reason: str = ""
     summary: str = ""
 
@@ -54,7 +59,7 @@ class SeenFlow:
         arrow = {"true": "<-", "false": "->"}.get(self.reply, "<>")
         ends = [(self.source, self.source_port), (self.destination, self.destination_port)]
         left, right = reversed(ends) if self.reply == "true" else ends
-        kind = f"http-{self.l7.lower()}" if self.l7 else self.event
+        kind = f"{'dns' if self.query else 'http'}-{self.l7.lower()}" if self.l7 else self.event
         kind = f"{kind} {self.drop_reason}".rstrip()
         return f"{':'.join(left)} {arrow} {':'.join(right)} {kind} {self.direction} {self.verdict} ({self.summary})"
 
@@ -67,6 +72,7 @@ def view(flow: flow_pb2.Flow) -> SeenFlow:
     l4 = flow.l4.WhichOneof("protocol") or ""
     ports = getattr(flow.l4, l4) if l4 in L4_WITH_PORTS else None
     http = flow.l7.http if flow.l7.WhichOneof("record") == "http" else None
+    dns = flow.l7.dns if flow.l7.WhichOneof("record") == "dns" else None
     return SeenFlow(
         verdict=flow_pb2.Verdict.Name(flow.verdict),
         event=EVENTS.get(flow.event_type.type, str(flow.event_type.type)),
@@ -92,6 +98,11 @@ def view(flow: flow_pb2.Flow) -> SeenFlow:
         url=http.url if http else "",
         code=str(http.code or "") if http else "",
         protocol=http.protocol if http else "",
+        query=dns.query if dns else "",
+        qtypes=",".join(dns.qtypes) if dns else "",
+        ips=",".join(sorted(dns.ips)) if dns else "",
+        rcode=str(dns.rcode) if dns else "",
+        destination_names=",".join(flow.destination_names),
         drop_reason=flow_pb2.DropReason.Name(flow.drop_reason_desc) if flow.drop_reason_desc else "",
         summary=flow.Summary,
     )

@@ -4,9 +4,9 @@
     pods   dfl-ID-ALIAS     eth0 with a /32 and a /128, default route through a gateway that the host side answers for
     world  dfl-ID-world     a machine outside the cluster; hosts, other nodes and their pods are addresses of it
 
-Files live in /run/dfl/ID: `lock` (held while the owner lives), `manifests`, `run`, `bpf`, `curl`, logs. A galaxy whose
-lock nobody holds belongs to a dead owner and is swept by the next one with the same prefix. Outside its namespaces and
-its folder a galaxy touches nothing.
+Files live in /run/dfl/ID: `lock` (held while the owner lives), `manifests`, `run`, `bpf`, `curl`, `zone`, logs. A
+galaxy whose lock nobody holds belongs to a dead owner and is swept by the next one with the same prefix. Outside its
+namespaces and its folder a galaxy touches nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from conformance import netns
 from conformance.blueprint import NODE_V4, NODE_V6, UDP_ECHO_PORT, WORLD_V4, WORLD_V6, Blueprint, Pod
 from conformance.errors import EnvironmentFailure
 from conformance.manifests import ManifestFolder
+from conformance.nameserver import Nameservers
 from conformance.service_proxy import ruleset
 
 ROOT = Path("/run/dfl")
@@ -54,6 +55,10 @@ class Galaxy:
     blueprint: Blueprint
     folder: Path
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    nameservers: Nameservers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.nameservers = Nameservers(self.folder, self.blueprint.hosts)
 
     @property
     def manifests(self) -> ManifestFolder:
@@ -145,6 +150,7 @@ def _sweep(prefix: str) -> list[str]:
 
 
 def _remove(made: Galaxy) -> None:
+    made.nameservers.stop()
     for server in made.servers.values():
         server.kill()
     for server in made.servers.values():
@@ -178,6 +184,9 @@ def _create(made: Galaxy) -> None:
     for pod in made.blueprint.local_pods:
         netns.ip_batch(made.namespace(pod.alias), _pod_lines(pod))
     _start_servers(made)
+    for pod in made.blueprint.local_pods:
+        if pod.resolves:
+            made.nameservers.start(made.namespace(pod.alias), made.blueprint.names)
 
 
 def _node_lines(made: Galaxy) -> list[str]:

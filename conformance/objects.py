@@ -88,7 +88,10 @@ def service_objects(service: Service) -> Iterator[Raw]:
     metadata: Raw = {"name": service.name, "namespace": service.namespace}
     if service.labels:
         metadata["labels"] = dict(service.labels)
-    port = {"name": "http", "port": service.port, "targetPort": service.target_port, "protocol": "TCP"}
+    ports = [
+        {"name": name, "port": service.port, "targetPort": service.target_port, "protocol": transport}
+        for name, transport in _port_names(service)
+    ]
     spec: Raw = {
         "type": "ClusterIP",
         "clusterIP": service.v4,
@@ -96,7 +99,7 @@ def service_objects(service: Service) -> Iterator[Raw]:
         "ipFamilies": ["IPv4", "IPv6"],
         "ipFamilyPolicy": "RequireDualStack",
         "selector": dict(service.selector),
-        "ports": [port],
+        "ports": ports,
     }
     if not service.selector:
         del spec["selector"]
@@ -117,8 +120,18 @@ def _endpoint_slice(service: Service, family: int) -> Raw:
         "metadata": metadata,
         "addressType": f"IPv{family}",
         "endpoints": [_endpoint(backend, family) for backend in service.backends],
-        "ports": [{"name": "http", "port": service.target_port, "protocol": "TCP"}],
+        "ports": [
+            {"name": name, "port": service.target_port, "protocol": transport}
+            for name, transport in _port_names(service)
+        ],
     }
+
+
+def _port_names(service: Service) -> list[tuple[str, str]]:
+    """Of each protocol: ports of a service have names, and no two the same."""
+    if service.protocols == ("TCP",):
+        return [("http", "TCP")]
+    return [(f"port-{transport.lower()}", transport) for transport in service.protocols]
 
 
 def _endpoint(backend: Pod | Host, family: int) -> Raw:

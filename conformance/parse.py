@@ -1,7 +1,8 @@
 """The strict parse of suites: plain YAML data to conformance.scenario values. Pure.
 
 Whatever is not known is refused with its field path. Policies may stand in the suite, by name, or in the scenario that
-alone has them (`policy:`). `defaults` are fields that every probe has if it does not say otherwise.
+alone has them (`policy:`). `defaults` are fields that every probe has if it does not say otherwise, `question` those of
+every question.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.blueprint import Blueprint
+from conformance.blueprint import Blueprint, Host
 from conformance.errors import SuiteError
 from conformance.fields import Fields
 from conformance.objects import POLICY_VERSIONS, policy_object
-from conformance.parse_galaxy import parse_galaxy
+from conformance.parse_galaxy import parse_galaxy, parse_name
 from conformance.parse_probe import parse_probes, parse_request, parse_target
+from conformance.parse_question import parse_questions
 from conformance.scenario import (
     FAMILIES,
     Apply,
@@ -29,21 +31,27 @@ from conformance.scenario import (
     Probe,
     Refuse,
     Remove,
+    Rename,
+    Resolve,
     Scenario,
     Settle,
     Step,
     Suite,
     Traffic,
 )
+from conformance.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class _Makings:
-    """What the scenarios of a suite share: policies so far, the node's flags, fields that every probe has."""
+    """What the scenarios of a suite share: policies so far, the node's flags, fields that every probe and every
+    question has, hosts that names may stand for."""
 
     policies: dict[str, Policy]
     flags: tuple[str, ...]
     defaults: Mapping[str, Any]
+    question: Mapping[str, Any]
+    hosts: tuple[Host, ...]
 
 
 def parse_suite(value: Any) -> Suite:
@@ -54,7 +62,13 @@ def parse_suite(value: Any) -> Suite:
     versions = Fields.of(top.take("policies", dict, {}), "policies").value
     policies = {key: _policy(key, body, f"policies.{key}") for key, body in versions.items()}
     top.take("shared", dict, {})  # a home for anchors
-    makings = _Makings(policies, top.names("flags", []), top.take("defaults", dict, {}))
+    makings = _Makings(
+        policies=policies,
+        flags=top.names("flags", []),
+        defaults=top.take("defaults", dict, {}),
+        question=top.take("question", dict, {}),
+        hosts=galaxy.hosts,
+    )
     scenarios = tuple(
         _scenario(entry, f"scenarios[{n}]", makings) for n, entry in enumerate(top.take("scenarios", list))
     )
@@ -113,13 +127,25 @@ def _check_places(scenario: Scenario, galaxy: Blueprint, path: str) -> None:
         **{f"service/{service.name}": service for service in galaxy.services},
     }
     for n, step in enumerate(scenario.steps):
-        asking = step.probes if isinstance(step, Ask) else (step,) if isinstance(step, Open | Traffic) else ()
-        for one in asking:
-            whom = f"{one.target.kind}/{one.target.name}"
-            if one.source not in sources:
-                raise SuiteError(f"{path}.steps[{n}]", f"there is no {one.source!r} in the galaxy")
-            if one.target.name and whom not in targets:
+        for source, target in _asking(step):
+            whom = f"{target.kind}/{target.name}"
+            if source not in sources:
+                raise SuiteError(f"{path}.steps[{n}]", f"there is no {source!r} in the galaxy")
+            if target.name and whom not in targets:
                 raise SuiteError(f"{path}.steps[{n}]", f"there is no {whom!r} in the galaxy")
+
+
+def _asking(step: Step) -> list[tuple[str, Target]]:
+    """Who asks whom in a step."""
+    match step:
+        case Ask():
+            return [(probe.source, probe.target) for probe in step.probes]
+        case Resolve():
+            return [(question.source, question.server) for question in step.questions]
+        case Open() | Traffic():
+            return [(step.source, step.target)]
+        case _:
+            return []
 
 
 def _check_names(steps: tuple[Step, ...], path: str) -> None:
@@ -218,6 +244,18 @@ def _ask(fields: Fields, makings: _Makings) -> Step:
     return Ask(tuple(probes), fields.take("in_turn", bool, False))
 
 
+def _resolve(fields: Fields, makings: _Makings) -> Step:
+    entries = fields.take("resolve", list)
+    paths = [f"{fields.path}.resolve[{n}]" for n in range(len(entries))]
+    whole = [{**makings.question, **Fields.of(entry, path).value} for entry, path in zip(entries, paths, strict=True)]
+    questions = [question for n, entry in enumerate(whole) for question in parse_questions(entry, paths[n])]
+    return Resolve(tuple(questions), fields.take("in_turn", bool, False))
+
+
+def _rename(fields: Fields, makings: _Makings) -> Step:
+    return Rename(tuple(parse_name(name, entry, makings.hosts) for name, entry in fields.entries("rename")))
+
+
 def _with_defaults(entry: Any, makings: _Makings, path: str) -> Iterator[Probe]:
     return parse_probes({**makings.defaults, **Fields.of(entry, path).value}, path)
 
@@ -227,6 +265,8 @@ STEPS: dict[str, Callable[[Fields, _Makings], Step]] = {
     "remove": _remove,
     "refuse": _refuse,
     "probe": _ask,
+    "resolve": _resolve,
+    "rename": _rename,
     "open": _open,
     "close": _close,
     "traffic": _traffic,

@@ -11,6 +11,11 @@
       services:
         deathstar: {namespace: empire, port: 80, target_port: 80, selector: {…}}
         hoth: {port: 80, hosts: [hoth]}                        # without a selector
+        kube-dns: {port: 53, protocols: [UDP, TCP], selector: {…}}
+      names:                                                   # what pods that `resolves: true` answer
+        api.github.com: {hosts: [hoth], ttl: 30}
+        alias.github.com: {cname: api.github.com, records: ["TXT hello"]}
+        many.github.com: {more: 80}                            # so many addresses that nobody has
       objects: [{apiVersion: …}]                               # whatever else the cluster has
 
 `galaxy: starwars` is the galaxy of the demo.
@@ -25,6 +30,7 @@ from typing import Any
 from conformance.blueprint import (
     FIRST_POD_HOST,
     FIRST_SERVICE_HOST,
+    MORE_MAX,
     POD_NET_V4,
     POD_NET_V6,
     REMOTE_POD_NET_V4,
@@ -32,6 +38,7 @@ from conformance.blueprint import (
     SERVICE_NET_V4,
     SERVICE_NET_V6,
     Blueprint,
+    DnsName,
     Host,
     NamedPort,
     Pod,
@@ -63,6 +70,7 @@ def parse_galaxy(value: Any, name: str) -> Blueprint:
     objects = tuple(
         Fields.of(entry, f"galaxy.objects[{n}]").value for n, entry in enumerate(fields.take("objects", list, []))
     )
+    names = tuple(parse_name(name, entry, hosts) for name, entry in fields.entries("names"))
     fields.done()
     for host in hosts:
         if any(host.name == pod.alias for pod in pods):
@@ -70,7 +78,7 @@ def parse_galaxy(value: Any, name: str) -> Blueprint:
     known = {pod.namespace for pod in pods} | {service.namespace for service in services}
     for unknown in sorted(known - set(namespaces)):
         raise SuiteError("galaxy.namespaces", f"there is no namespace {unknown!r}")
-    return Blueprint(name, pods, services, namespaces, hosts, objects)
+    return Blueprint(name, pods, services, namespaces, hosts, objects, names)
 
 
 def _labels(entry: Fields) -> Mapping[str, str]:
@@ -93,6 +101,7 @@ def _pod(alias: str, entry: Fields, host: int) -> Pod:
         echoes=entry.numbers("echoes"),
         named=tuple(_named(name, text, entry) for name, text in entry.strings("named").items()),
         remote=remote,
+        resolves=entry.take("resolves", bool, False),
     )
     entry.done()
     return pod
@@ -119,6 +128,26 @@ def _host(name: str, entry: Fields) -> Host:
     return Host(name, addresses["v4"], addresses["v6"], labels)
 
 
+def parse_name(name: str, entry: Fields, hosts: tuple[Host, ...]) -> DnsName:
+    """What nameservers say of a name. Raises SuiteError."""
+    found = DnsName(
+        name=name,
+        hosts=entry.names("hosts", []),
+        more=entry.take("more", int, 0),
+        cname=entry.take("cname", str, ""),
+        records=entry.names("records", []),
+        ttl=entry.take("ttl", int, 60),
+    )
+    entry.done()
+    for unknown in sorted(set(found.hosts) - {host.name for host in hosts}):
+        raise SuiteError(f"{entry.path}.hosts", f"there is no host {unknown!r}")
+    if found.cname and (found.hosts or found.more):
+        raise SuiteError(f"{entry.path}.cname", "a name with a CNAME has no addresses of its own")
+    if not 0 <= found.more <= MORE_MAX:
+        raise SuiteError(f"{entry.path}.more", f"is not within 0..{MORE_MAX}")
+    return found
+
+
 def _service(name: str, entry: Fields, number: int, pods: tuple[Pod, ...], hosts: tuple[Host, ...]) -> Service:
     namespace, selector = entry.take("namespace", str, "default"), entry.strings("selector")
     listed = entry.names("hosts", [])
@@ -138,6 +167,9 @@ def _service(name: str, entry: Fields, number: int, pods: tuple[Pod, ...], hosts
         backends=tuple(behind),
         namespace=namespace,
         labels=tuple(sorted(entry.strings("labels").items())),
+        protocols=entry.names("protocols", ["TCP"]),
     )
+    if not service.protocols or any(transport not in ("TCP", "UDP") for transport in service.protocols):
+        raise SuiteError(f"{entry.path}.protocols", "must name TCP or UDP")
     entry.done()
     return service

@@ -17,15 +17,13 @@ from conformance.scenario import (
     FAMILIES,
     HTTP_VERSIONS,
     INGRESS,
-    NAMED_KINDS,
     PROTOCOLS,
-    TARGET_KINDS,
     WEBSOCKET,
     Outcome,
     Probe,
     Request,
-    Target,
 )
+from conformance.target import NAMED_KINDS, TARGET_KINDS, Target
 
 VARIED = ("from", "to", "port", "ip", "http", "protocol", "icmp_type", "host", "request")  # a list: one probe per entry
 PLAIN_REQUEST = "GET /v1/"  # where only the verdict matters
@@ -59,7 +57,9 @@ def _probe(fields: Fields) -> Probe:
         over=fields.take("over", str, ""),
         by=fields.take("by", str, ""),
         icmp_type=fields.take("icmp_type", int, -1) if protocol == "icmp" else -1,
-        flows=tuple(_flow(flow, f"{fields.path}.flows[{n}]") for n, flow in enumerate(fields.take("flows", list, []))),
+        flows=tuple(
+            parse_flow(flow, f"{fields.path}.flows[{n}]") for n, flow in enumerate(fields.take("flows", list, []))
+        ),
     )
     if not probe.at or any(direction not in (INGRESS, EGRESS) for direction in probe.at):
         raise SuiteError(f"{fields.path}.at", f"must name {INGRESS} or {EGRESS}")
@@ -102,7 +102,8 @@ def parse_target(fields: Fields, protocol: str = "tcp") -> Target:
     return Target(kind, name, fields.take("port", int, PROTOCOLS[protocol]))
 
 
-def _flow(value: Any, path: str) -> Mapping[str, str]:
+def parse_flow(value: Any, path: str) -> Mapping[str, str]:
+    """What a flow must show: field -> value, or ~regex. Raises SuiteError."""
     fields = Fields.of(value, path)
     for name in fields.value:
         if name not in FLOW_FIELDS:

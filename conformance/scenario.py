@@ -1,8 +1,9 @@
 """Suites as data: frozen values; conformance.parse makes them from YAML. Pure.
 
 Suite     a galaxy, policies by name, scenarios
-Scenario  steps: apply, remove, refuse | probe | open, close | traffic, settle | node | sneak
+Scenario  steps: apply, remove, refuse | probe | resolve, rename | open, close | traffic, settle | node | sneak
 Probe     who asks whom for what, and what is expected: an outcome and the flows that tell of it
+Question  the same of a name: conformance.question
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from conformance.blueprint import Blueprint
+from conformance.blueprint import Blueprint, DnsName
 from conformance.bypass import Allowed, Trick
+from conformance.question import Question
+from conformance.target import Target
 
 
 class Outcome(StrEnum):
@@ -41,8 +44,6 @@ class Level(StrEnum):
 
 
 INGRESS, EGRESS = "ingress", "egress"
-TARGET_KINDS = ("pod", "service", "host", "node", "world", "proxy")
-NAMED_KINDS = ("pod", "service", "host")
 PROTOCOLS = {"tcp": 80, "udp": 7007, "sctp": 7007, "icmp": 0}  # and the port that is asked where none is named
 FAMILIES = (4, 6)
 GRPC, WEBSOCKET = "grpc", "websocket"
@@ -69,18 +70,6 @@ class Request:
     def __str__(self) -> str:
         over = {"1.1": "", "2": " over HTTP/2"}.get(self.http, f" by {self.http}")
         return f"{self.method} {self.path}" + over + (f" as {self.raw!r}" if self.raw else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """`pod/ALIAS`, `service/NAME`, `host/NAME`, `node`, `world`, or `proxy` (each of the node's proxy ports)."""
-
-    kind: str
-    name: str = ""
-    port: int = 80
-
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.name}".rstrip("/") + ("" if self.port == 80 else f":{self.port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +200,22 @@ class Sneak:
     allowed: tuple[Allowed, ...]
 
 
-Step = Apply | Remove | Refuse | Ask | Open | Close | Traffic | Settle | Command | Sneak
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Questions to nameservers, all at once; one after the other when `in_turn`."""
+
+    questions: tuple[Question, ...]
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """Let nameservers say something else of these names from now on; of the others what the galaxy says."""
+
+    names: tuple[DnsName, ...]
+
+
+Step = Apply | Remove | Refuse | Ask | Resolve | Rename | Open | Close | Traffic | Settle | Command | Sneak
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ def _nat_rules(service: Service, family: int) -> list[str]:
     protocol = "ip" if family == 4 else "ip6"
     choice = ", ".join(f"{n} : {address} . {service.target_port}" for n, address in enumerate(backends))
     return [
-        f"{protocol} daddr {service.address(family)} tcp dport {service.port} "
+        f"{protocol} daddr {service.address(family)} {transport.lower()} dport {service.port} "
         f"dnat {protocol} to numgen random mod {len(backends)} map {{ {choice} }}"
+        for transport in service.protocols
     ]
 
 
@@ -46,7 +47,9 @@ def _refusals(service: Service, family: int) -> list[str]:
     if service.backends:
         return []
     protocol = "ip" if family == 4 else "ip6"
-    return [f"{protocol} daddr {service.address(family)} tcp dport {service.port} reject with tcp reset"]
+    frontend = f"{protocol} daddr {service.address(family)}"
+    answers = {"TCP": " with tcp reset", "UDP": ""}
+    return [f"{frontend} {t.lower()} dport {service.port} reject{answers[t]}" for t in service.protocols]
 
 
 def _chain(name: str, head: str, rules: list[str]) -> str:

@@ -15,6 +15,7 @@ from conformance.flow_log import FlowLog
 from conformance.flow_view import SeenFlow, missing
 from conformance.galaxy import NODE, Galaxy
 from conformance.http1 import LiveConnection
+from conformance.inquiries import Inquiries
 from conformance.live import AFTER_MIN, Change, Loop, Route, judge
 from conformance.manifests import policy_file, to_yaml
 from conformance.node import Node
@@ -30,14 +31,16 @@ from conformance.scenario import (
     Probe,
     Refuse,
     Remove,
+    Rename,
+    Resolve,
     Scenario,
     Settle,
     Sneak,
     Step,
     Suite,
-    Target,
     Traffic,
 )
+from conformance.target import Target
 from conformance.tricks import flow_faults, flows_missing, own, try_all
 
 FLOW_PATIENCE = 2.0  # seconds until an expected flow is seen by a follower; 0.25 is what is promised
@@ -66,6 +69,7 @@ class Act:
     failures: list[Failure] = field(default_factory=list)
     checks: int = 0
     change: Change = field(default_factory=lambda: Change(0.0, 0.0))
+    renamed: bool = False
 
 
 class Stage:
@@ -74,6 +78,7 @@ class Stage:
     def __init__(self, suite: Suite, galaxy: Galaxy, node: Node, log: FlowLog) -> None:
         self._suite, self._galaxy, self._node, self._log = suite, galaxy, node, log
         self._cast = Cast(galaxy)
+        self._inquiries = Inquiries(galaxy, self._cast, log)
 
     async def play(self, scenario: Scenario) -> ScenarioResult:
         """Set the scenario's policies, go through its steps, and tell what came of it."""
@@ -90,6 +95,8 @@ class Stage:
                 act.failures.append(Failure(_spell(step), (str(error),)))
             finally:
                 _strike(act)
+        if act.renamed:
+            await asyncio.to_thread(self._galaxy.nameservers.rename, self._galaxy.blueprint.names)
         if self._log.broken:
             act.failures.append(Failure("the stream of flows", (self._log.broken,)))
         log = tuple(self._node.log_tail()) if act.failures else ()
@@ -141,6 +148,11 @@ class Stage:
                 await self._refuse(act, step)
             case Ask():
                 await self._ask(act, step)
+            case Resolve():
+                act.failures += await self._inquiries.ask(step, FLOW_PATIENCE)
+                act.checks += len(step.questions)
+            case Rename():
+                await self._rename(act, step)
             case Open():
                 call = self._cast.opening(step)
                 connection = await LiveConnection.open(call.namespace, call.local, call.remote)
@@ -165,6 +177,11 @@ class Stage:
     def _unlink(self, names: Sequence[str]) -> None:
         for name in names:
             self._galaxy.manifests.remove(policy_file(self._suite.policies[name].object))
+
+    async def _rename(self, act: Act, step: Rename) -> None:
+        changed = {name.name: name for name in step.names}
+        act.renamed = True
+        await asyncio.to_thread(self._galaxy.nameservers.rename, self._galaxy.blueprint.names_with(changed))
 
     async def _refuse(self, act: Act, step: Refuse) -> None:
         file = policy_file(step.object)

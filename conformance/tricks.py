@@ -10,8 +10,9 @@ from conformance.cast import Cast
 from conformance.flow_view import SeenFlow
 from conformance.galaxy import Galaxy
 from conformance.recorder import Recorder, listening, recording
-from conformance.scenario import INGRESS, Outcome, Probe, Request, Sneak, Target
+from conformance.scenario import INGRESS, Outcome, Probe, Request, Sneak
 from conformance.sneak import sneak
+from conformance.target import Target
 
 PORT = 80
 

@@ -16,7 +16,8 @@ from conformance.expectation import (
     own_flows,
 )
 from conformance.flow_view import SeenFlow, missing
-from conformance.scenario import Outcome, Probe, Request, Target
+from conformance.scenario import Outcome, Probe, Request
+from conformance.target import Target
 
 PARTIES = Parties("default/tiefighter", "10.0.0.1", "default/deathstar", "10.0.0.2", "10.0.0.2", 20001)
 LAND = Probe("tiefighter", Target("pod", "deathstar"), Outcome.FORWARDED, Request("POST", "/v1/request-landing"))

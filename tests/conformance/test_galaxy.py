@@ -19,7 +19,8 @@ from conformance.expectation import Answer, Reaction
 from conformance.galaxy import ROOT, Galaxy, galaxy, sweep
 from conformance.http1 import LiveConnection
 from conformance.probes import Call, Ports, ask
-from conformance.scenario import Outcome, Probe, Request, Target
+from conformance.scenario import Outcome, Probe, Request
+from conformance.target import Target
 
 pytestmark = pytest.mark.privileged
 PREFIX = "dflt"

@@ -24,9 +24,9 @@ from conformance.scenario import (
     Request,
     Settle,
     Suite,
-    Target,
     Traffic,
 )
+from conformance.target import Target
 
 GOOD: dict[str, Any] = {
     "suite": "hoth",
