@@ -1,0 +1,17 @@
+{{/* RBAC rules of a process, of files/permissions.yaml: (dict "root" $ "process" NAME "namespaced" BOOL). */}}
+{{- define "deflector.rules" -}}
+{{- $table := .root.Files.Get "files/permissions.yaml" | fromYaml }}
+{{- $namespaced := .namespaced | default false }}
+{{- $root := .root }}
+{{- range get $table .process }}
+{{- if and (eq (.namespaced | default false) $namespaced) (or (not .when) (get $root.Values.operator (.when | default ""))) }}
+# {{ .why }}
+- apiGroups: {{ toJson .groups }}
+  resources: {{ toJson .resources }}
+  {{- with .names }}
+  resourceNames: {{ toJson . }}
+  {{- end }}
+  verbs: {{ toJson .verbs }}
+{{- end }}
+{{- end }}
+{{- end }}
