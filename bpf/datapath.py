@@ -19,6 +19,7 @@ from bpf import host, loader, sys
 from bpf.attach import Hook
 from bpf.changes import Ops, diff
 from bpf.entries import Desired
+from bpf.host import ProxyPort
 from bpf.layout import CAPACITY, PROGRAMS, RING_BYTES, Counter
 from bpf.links import link_by_index, link_by_name
 from bpf.loader import Loaded, LoadError, Options
@@ -177,10 +178,10 @@ class Datapath:
             self._refreshed = True
         return ops
 
-    def set_proxy_ports(self, ports: Iterable[int]) -> None:
-        """Refuse connections that go straight to these ports."""
+    def set_proxy_ports(self, places: Iterable[ProxyPort]) -> None:
+        """Refuse what goes straight to these ports."""
         try:
-            host.set_proxy_ports(ports)
+            host.set_proxy_ports(places)
         except host.HostError as error:
             raise DatapathError(f"data path: {error}") from error
 

@@ -34,7 +34,7 @@ NET_ADMIN, SYS_ADMIN, PERFMON, BPF = 12, 21, 38, 39
 CAPABILITIES = {"CAP_NET_ADMIN": (NET_ADMIN,), "CAP_BPF": (BPF, SYS_ADMIN), "CAP_PERFMON": (PERFMON, SYS_ADMIN)}
 CLONE_NEWNET = 0x40000000
 IP_TRANSPARENT = 19
-HELPER_SK_ASSIGN, HELPER_SKC_LOOKUP_TCP = 124, 99
+HELPER_SK_LOOKUP_UDP, HELPER_SKC_LOOKUP_TCP, HELPER_SK_ASSIGN = 85, 99, 124
 PROBE_SECONDS = 20.0
 
 
@@ -129,7 +129,7 @@ def _attempt(name: str, act: Callable[[], object], remedy: str = "a newer kernel
 
 def _socket_helpers() -> Check:
     """A program that calls the helper wrongly: the kernel complains of the arguments if it knows the helper."""
-    for helper in (HELPER_SKC_LOOKUP_TCP, HELPER_SK_ASSIGN):
+    for helper in (HELPER_SK_LOOKUP_UDP, HELPER_SKC_LOOKUP_TCP, HELPER_SK_ASSIGN):
         code = struct.pack("=BBhi", 0x85, 0, 0, helper) + struct.pack("=BBhi", 0x95, 0, 0, 0)
         try:
             os.close(sys.program_load("probe", code, loader.LICENSE_NAME))
@@ -170,7 +170,8 @@ def _firewall() -> None:
 
 
 def _tproxy() -> None:
-    host.nft(host.NFT_TABLE + host.tproxy_rule(1), "make a tproxy rule")
+    rules = (host.tproxy_rule(host.ProxyPort(protocol, 1)) for protocol in host.SETS)
+    host.nft(host.NFT_TABLE + "".join(rules), "make a tproxy rule")
 
 
 SCRATCH: tuple[tuple[str, Callable[[], None], str], ...] = (

@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from bpf import netlink as nl
 from bpf.layout import (
@@ -26,6 +27,7 @@ from bpf.layout import (
     ROUTE_TABLE,
 )
 from bpf.links import LINK, ROUTE, link_by_name
+from policies.types import Protocol
 
 DEVICE = "deflector0"
 RULE_PRIORITY = 104  # before every table but `local`, and before the rules that CNIs add for their own tables
@@ -47,6 +49,7 @@ RULE = struct.Struct("=BBBBBBBBI")
 SYSCTLS = (
     # scar 7: with DNAT, a forwarded packet that early demux gave a socket is dropped by the kernel
     ("ipv4/tcp_early_demux", "0"),
+    ("ipv4/udp_early_demux", "0"),  # both are in force for IPv6 as well
     # scar 9: a redirected packet has the source of a pod, or of the host itself, and comes in at the helper
     ("ipv4/conf/{device}/rp_filter", "0"),
     ("ipv4/conf/{device}/accept_local", "1"),
@@ -55,11 +58,13 @@ SYSCTLS = (
 # The filter that is in force is the stricter one of `all` and the device, so a strict `all` moves to the devices.
 RP_ALL = "ipv4/conf/all/rp_filter"
 
-# `reopened`: connections whose tuple has a TIME_WAIT socket, see deliver() in bpf/src/proxy.h. The chain `reopen` has a
-# rule for each proxy port; what it does not know is dropped.
+# `reopened`: connections whose tuple has a TIME_WAIT socket, and datagrams that came in fragments: see deliver() and
+# deliver_datagram() in bpf/src/proxy.h. The chain `reopen` has a rule for each proxy port; what it does not know is
+# dropped. Such a rule also makes the kernel reassemble (at priority -400) before it looks for the socket.
 NFT_TABLE = f"""
 add table inet deflector
 add set inet deflector proxy_ports {{ type inet_service; }}
+add set inet deflector proxy_ports_udp {{ type inet_service; }}
 add chain inet deflector prerouting {{ type filter hook prerouting priority raw; policy accept; }}
 add chain inet deflector output {{ type filter hook output priority raw; policy accept; }}
 add chain inet deflector input {{ type filter hook input priority filter - 1; policy accept; }}
@@ -71,6 +76,7 @@ add rule inet deflector output meta mark & {MARK_MASK:#x} == {MARK_INGRESS_UPSTR
 add rule inet deflector output meta mark & {MARK_MASK:#x} == {MARK_EGRESS_ANSWER:#x} notrack
 add rule inet deflector input tcp dport @proxy_ports meta mark & {MARK_MASK:#x} != {MARK_TO_PROXY:#x} \
 reject with tcp reset
+add rule inet deflector input udp dport @proxy_ports_udp meta mark & {MARK_MASK:#x} != {MARK_TO_PROXY:#x} reject
 add chain inet deflector reopen
 add chain inet deflector reopened {{ type filter hook prerouting priority mangle; policy accept; }}
 flush chain inet deflector reopened
@@ -122,20 +128,34 @@ def setup(record: Record, device: str = DEVICE) -> int:
     return index
 
 
-def tproxy_rule(port: int) -> str:
+class ProxyPort(NamedTuple):
+    """Where a slot's listener takes what is redirected to it. Protocol.TCP or UDP."""
+
+    protocol: Protocol
+    port: int
+
+
+SETS = {Protocol.TCP: "proxy_ports", Protocol.UDP: "proxy_ports_udp"}
+
+
+def tproxy_rule(place: ProxyPort) -> str:
     """Gives a packet that is marked with this port to the listener there."""
-    mark = MARK_TO_PROXY | port << 16
-    return f"add rule inet deflector reopen meta mark {mark:#x} meta l4proto tcp tproxy to :{port} accept\n"
+    mark = MARK_TO_PROXY | place.port << 16
+    words = f"meta mark {mark:#x} meta l4proto {place.protocol.name.lower()} tproxy to :{place.port} accept"
+    return f"add rule inet deflector reopen {words}\n"
 
 
-def set_proxy_ports(ports: Iterable[int]) -> None:
-    """Connections straight to these TCP ports are refused from now on. Replaces the ports in one transaction; call it
-    before the first redirect to a new one. Makes the table again if somebody has flushed it."""
-    known = sorted(set(ports))
-    script = f"{NFT_TABLE}flush set inet deflector proxy_ports\nflush chain inet deflector reopen\n"
-    if known:
-        script += f"add element inet deflector proxy_ports {{ {', '.join(map(str, known))} }}\n"
-    nft(script + "".join(tproxy_rule(port) for port in known), "set the proxy ports")
+def set_proxy_ports(places: Iterable[ProxyPort]) -> None:
+    """What goes straight to these ports is refused from now on. Replaces the ports in one transaction; call it before
+    the first redirect to a new one. Makes the table again if somebody has flushed it."""
+    known = sorted(set(places))
+    script = f"{NFT_TABLE}flush chain inet deflector reopen\n"
+    for protocol, name in SETS.items():
+        script += f"flush set inet deflector {name}\n"
+        ports = ", ".join(str(place.port) for place in known if place.protocol is protocol)
+        if ports:
+            script += f"add element inet deflector {name} {{ {ports} }}\n"
+    nft(script + "".join(map(tproxy_rule, known)), "set the proxy ports")
 
 
 def teardown(record: Record, device: str = DEVICE) -> None:

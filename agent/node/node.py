@@ -219,7 +219,7 @@ class Node:
             kernel,
             self._books,
             save=self._save,
-            is_free=lambda port: port not in self._former.ports and port_is_free(port),
+            is_free=lambda protocol, port: port not in self._former.ports and port_is_free(protocol, port),
             now=time.monotonic,
             ack_timeout=config.ack_timeout,
         )

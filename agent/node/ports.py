@@ -7,14 +7,17 @@ alone as well, since something on the host may want them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from policies.ir import NodePolicy
-from policies.types import Direction, PortRange
+from policies.ir import NodePolicy, Slot
+from policies.types import Direction, Protocol
 
 NAMED_RANGE_MAX: Final = 16  # a rule for more ports than this names none of them
+
+IsFree = Callable[[Protocol, int], bool]
+Place = tuple[Protocol, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +33,14 @@ class ProxyPorts:
     by_slot: Mapping[str, int] = field(default_factory=dict)
     following: int = 0
 
-    def assign(
-        self, slots: Mapping[str, PortRange], is_free: Callable[[int], bool], named: Container[int] = ()
-    ) -> ProxyPorts:
-        """Ports for exactly these slots (name -> the range that it judges), as far as there are any: who has one keeps
-        it, the others get the next free one, outside of their own range and better not one that is `named`."""
-        by_slot = {name: self.by_slot[name] for name in sorted(slots) if name in self.by_slot}
+    def assign(self, slots: Iterable[Slot], is_free: IsFree, named: Container[int] = ()) -> ProxyPorts:
+        """Ports for exactly these slots, as far as there are any: who has one keeps it, the others get the next free
+        one, outside of the range that they judge and better not one that is `named`."""
+        wanted = {slot.name: slot for slot in slots}
+        by_slot = {name: self.by_slot[name] for name in sorted(wanted) if name in self.by_slot}
         turn = _Turn(self, set(by_slot.values()), is_free)
-        for name in sorted(slots.keys() - by_slot.keys()):
-            port = turn.take(slots[name], named)
+        for name in sorted(wanted.keys() - by_slot.keys()):
+            port = turn.take(wanted[name], named)
             if port is not None:
                 by_slot[name] = port
         return ProxyPorts(self.first, self.last, by_slot, turn.following)
@@ -67,7 +69,7 @@ class ProxyPorts:
 class _Turn:
     """Hands out ports, beginning where the last turn ended; asks for each port at most once whether it is free."""
 
-    def __init__(self, ports: ProxyPorts, taken: set[int], is_free: Callable[[int], bool]) -> None:
+    def __init__(self, ports: ProxyPorts, taken: set[int], is_free: IsFree) -> None:
         start = ports.following or ports.first
         self.following = start
         self._last, self._first = ports.last, ports.first
@@ -75,8 +77,9 @@ class _Turn:
         self._taken = taken
         self._is_free = is_free
 
-    def take(self, own: PortRange, named: Container[int]) -> int | None:
+    def take(self, slot: Slot, named: Container[int]) -> int | None:
         """The next free port; None if there is none. A slot for the whole range of proxy ports takes any."""
+        own = slot.ports
         is_inside = own.first <= self._first and self._last <= own.last
         second: int | None = None
         for port in self._order:
@@ -84,7 +87,7 @@ class _Turn:
                 continue
             if port in named and second is not None:
                 continue
-            if not self._is_free(port):
+            if not self._is_free(slot.protocol, port):
                 self._taken.add(port)
             elif port in named:
                 second = port
@@ -98,6 +101,11 @@ class _Turn:
         at = self._order.index(port) + 1
         self._order = [*self._order[at:], *self._order[:at]]
         return port
+
+
+def places(node: NodePolicy, ports: Mapping[str, int]) -> set[Place]:
+    """Where the slots of the node listen, with this assignment."""
+    return {(slot.protocol, ports[slot.name]) for slot in node.slots if slot.name in ports}
 
 
 def named_ports(node: NodePolicy) -> frozenset[int]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from agent.node.meanwhile import InForce, after_restart, meanwhile
-from agent.node.ports import ProxyPorts, named_ports
+from agent.node.ports import IsFree, Place, ProxyPorts, named_ports, places
 from agent.proxies.draining import DRAIN_SECONDS
 from policies.compiling.slots import SlotBook, assign
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, RuleSet, Slot, SlotState
@@ -58,8 +58,8 @@ class Proxies(Protocol):
 class Kernel(Protocol):
     """Makes the kernel hold exactly this policy. A redirect to a slot without a port is a deny."""
 
-    async def reserve(self, ports: Iterable[int]) -> None:
-        """Refuse connections that go straight to these proxy ports."""
+    async def reserve(self, places: Iterable[Place]) -> None:
+        """Refuse what goes straight to these proxy ports."""
 
     async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
         """A line for each thing that the kernel has no room for: it is denied."""
@@ -121,7 +121,7 @@ class Regenerator:
         books: Books,
         *,
         save: Callable[[Books], None],
-        is_free: Callable[[int], bool],
+        is_free: IsFree,
         now: Callable[[], float],
         ack_timeout: float,
     ) -> None:
@@ -188,11 +188,11 @@ class Regenerator:
     async def _tell(self, desired: NodePolicy, known: SlotBook) -> _Told:
         """Assign slots and ports, write that down, and tell the proxies everything but what is to be retired."""
         node, book = assign(desired, known)
-        listening = {s.name: s.ports for s in node.slots if s.state is SlotState.ACTIVE or s.name in self.ports}
+        listening = [s for s in node.slots if s.state is SlotState.ACTIVE or s.name in self.ports]
         ports = self._books.ports.assign(listening, self._is_free, named_ports(node))
-        unplaced = frozenset(listening.keys() - ports.by_slot.keys())
+        unplaced = frozenset({s.name for s in listening} - ports.by_slot.keys())
         self._keep(Books(book, ports))
-        await self._kernel.reserve(ports.by_slot.values())
+        await self._kernel.reserve(places(node, ports.by_slot))
         parked = self._parked(node)
         if parked:
             return _Told(node, Programmed(parked), unplaced)
@@ -241,7 +241,7 @@ class Regenerator:
         if gone:
             self._keep(replace(self._books, ports=self._books.ports.without(gone)))
             missing = (await self._publish(self._staged(told.node))).missing
-            await self._kernel.reserve(self.ports.values())
+            await self._kernel.reserve(places(told.node, self.ports))
         for slot in left:
             if slot.name not in self.ports:
                 self._resting.setdefault(slot.name, self._now() + DRAIN_SECONDS)

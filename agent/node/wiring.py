@@ -8,15 +8,24 @@ import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from agent.node.ports import Place
 from agent.node.regenerate import EffectFailed, Patience, Programmed
 from bpf import links
 from bpf.datapath import Datapath, DatapathError
+from bpf.host import ProxyPort
 from bpf.layout import Dir, Event, EventType, Reply
 from bpf.netlink import NetlinkError
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.ir import NodePolicy
 from policies.objects import PodKey
-from policies.types import IDENTITY_UNKNOWN, IDENTITY_WORLD, IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6, Direction
+from policies.types import (
+    IDENTITY_UNKNOWN,
+    IDENTITY_WORLD,
+    IDENTITY_WORLD_IPV4,
+    IDENTITY_WORLD_IPV6,
+    Direction,
+    Protocol,
+)
 from policies.world import World
 from xds.cache import SnapshotCache
 from xds.resources import FILTER, LISTENER
@@ -78,7 +87,7 @@ class KernelPolicy:
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
         self._attached = set(datapath.attached())
-        self._reserved: frozenset[int] | None = None
+        self._reserved: frozenset[Place] | None = None
         self._doubtful = False
 
     @property
@@ -90,14 +99,14 @@ class KernelPolicy:
         filters somebody removed (`tc qdisc del`, another network agent) would be open."""
         self._doubtful = True
 
-    async def reserve(self, ports: Iterable[int]) -> None:
-        wanted = frozenset(ports)
+    async def reserve(self, places: Iterable[Place]) -> None:
+        wanted = frozenset(places)
         if wanted == self._reserved and not self._doubtful:
             return
         try:
             if self._doubtful:
                 await self._repair()
-            await asyncio.to_thread(self._datapath.set_proxy_ports, sorted(wanted))
+            await asyncio.to_thread(self._datapath.set_proxy_ports, [ProxyPort(*place) for place in sorted(wanted)])
         except DatapathError as error:
             raise EffectFailed(str(error)) from error
         self._reserved = wanted
@@ -169,11 +178,14 @@ class PodPlaces:
         return self._places[address]
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a wildcard listener could have this TCP port now, in both families."""
+SOCKET_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
+
+
+def port_is_free(protocol: Protocol, port: int) -> bool:
+    """Whether a wildcard listener could have this port now, in both families."""
     for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
+            with socket.socket(family, SOCKET_KINDS[protocol]) as probe:
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind((host, port))

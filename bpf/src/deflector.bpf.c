@@ -76,12 +76,12 @@ static __always_inline int received_by_pod(struct __sk_buff *skb, struct packet 
 	if (p->kind != KIND_IP)
 		return FATE_PASS;
 	reason = fill_ports(skb, p);
+	if (mark == MARK_EGRESS_ANSWER)
+		return pass_answer(skb, p, s); /* also fragments: nobody but the proxy can have sent them */
 	if (reason)
 		return drop(s, reason);
 	if (mark == MARK_INGRESS_UPSTREAM)
 		return pass_upstream(skb, p, s);
-	if (mark == MARK_EGRESS_ANSWER)
-		return pass_answer(skb, p, s);
 	/* MARK_INGRESS_ANSWER and MARK_EGRESS_UPSTREAM need no case of their own: an answer belongs to the connection
 	 * that the pod opened, or to the upstream socket of an egress slot, and judge() finds out which; what an egress
 	 * slot sends is judged by its source address, which is that of its pod. */
@@ -119,6 +119,8 @@ static __always_inline int program_to_proxy(struct __sk_buff *skb)
 		reason = REASON_INVALID_PACKET;
 	if (!reason)
 		reason = deliver(skb, &p, mark >> 16);
+	if (reason == FOR_NOBODY)
+		return TC_ACT_SHOT;
 	if (reason) {
 		drop(&s, reason);
 		if (p.outer.family)

@@ -56,6 +56,13 @@ static __always_inline bool is_from_elsewhere(struct __sk_buff *skb, const struc
 	return peer->ifindex && skb->ingress_ifindex && skb->ingress_ifindex != peer->ifindex;
 }
 
+static __always_inline bool has_false_source(struct __sk_buff *skb, const struct tuple *t)
+{
+	const struct ipcache_value *peer = find_peer(&t->source, t->family);
+
+	return peer && is_from_elsewhere(skb, peer);
+}
+
 static __always_inline bool is_node(u32 identity)
 {
 	return identity == IDENTITY_HOST || identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER;

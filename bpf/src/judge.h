@@ -48,9 +48,10 @@ static __always_inline int judge_reply(struct __sk_buff *skb, const struct packe
 	s->tell_trace = ct_note(ct, p, true, now);
 	if (s->hook == DIRECTION_EGRESS && ct->flags & CT_FROM_PROXY)
 		return to_proxy_fate(s, 0); /* the pod answers the upstream socket of an ingress slot */
-	if (s->hook == DIRECTION_INGRESS && ct->flags & CT_PROXIED) {
+	if (ct->flags & CT_PROXIED && (s->hook == DIRECTION_INGRESS || p->outer.protocol == PROTO_UDP)) {
 		/* The proxy's own answers carry a mark and do not come here. What does is from the real destination to
-		 * an upstream socket that happens to have the pod's port, or stray. */
+		 * an upstream socket that happens to have the same port, or stray, or nobody has asked for it. (A TCP
+		 * server may still have to say that it knows nothing of a connection.) */
 		if (has_own_socket(skb, p))
 			return to_proxy_fate(s, 0);
 		return drop(s, REASON_SOCKET_LOOKUP_FAILED);
@@ -148,6 +149,7 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 {
 	u32 generation = current_generation();
 	bool tcp = p->outer.protocol == PROTO_TCP;
+	bool proxied = tcp || p->outer.protocol == PROTO_UDP; /* what proxies speak */
 	bool fresh = !ct || ct->direction != s->hook || (opens(p) && is_closing(ct));
 	struct ct_value value = { .direction = s->hook, .generation = generation };
 	struct decision d;
@@ -161,7 +163,7 @@ static __always_inline int judge_forward(struct __sk_buff *skb, const struct pac
 	reason = ask_policy(skb, p, s, ep, s->hook, &d);
 	s->match_type = d.match_type;
 	s->tell_verdict = fresh && ep->enforced & (s->hook == DIRECTION_EGRESS ? ENFORCED_EGRESS : ENFORCED_INGRESS);
-	if (!reason && d.verdict == VERDICT_REDIRECT && !tcp)
+	if (!reason && d.verdict == VERDICT_REDIRECT && !proxied)
 		reason = REASON_PROXY_PROTOCOL;
 	if (reason) {
 		s->reply = REPLY_UNKNOWN;
@@ -237,6 +239,17 @@ static __always_inline int judge_unknown(struct __sk_buff *skb, const struct pac
 	return judge_forward(skb, p, s, ep, key, NULL, role == ROLE_ACCEPTED, now);
 }
 
+/* Whether a datagram that nobody has asked for, as far as connection tracking knows, was asked for by the proxy. What
+ * the proxy sends need not have passed the programs of its pod, so there is no entry to tell; there may be one of an
+ * unanswered datagram from the other side, which must not hide it. */
+static __always_inline bool answers_proxy(struct __sk_buff *skb, const struct packet *p, const struct story *s,
+					  const struct ct_value *ct)
+{
+	if (p->outer.protocol != PROTO_UDP || (ct && (ct->reply || s->hook == DIRECTION_EGRESS)))
+		return false;
+	return role_of_socket(skb, p, s->hook) == ROLE_UPSTREAM;
+}
+
 static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, struct story *s,
 				 const struct endpoint *ep)
 {
@@ -256,6 +269,10 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *p, 
 		return judge_reply(skb, p, s, ct, now);
 	} else if (!ct && p->outer.protocol == PROTO_TCP && !opens(p)) {
 		return judge_unknown(skb, p, s, ep, &key, now);
+	} else if (answers_proxy(skb, p, s, ct)) {
+		if (s->hook == DIRECTION_INGRESS && has_false_source(skb, &p->outer))
+			return drop(s, REASON_INVALID_SOURCE);
+		return to_proxy_fate(s, 0);
 	}
 	return judge_forward(skb, p, s, ep, &key, ct, false, now);
 }

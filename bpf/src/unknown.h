@@ -24,6 +24,9 @@ static __always_inline u8 role_of_socket(struct __sk_buff *skb, const struct pac
 	u8 role = ROLE_NONE;
 	u32 mark;
 
+	if (p->flow.protocol == PROTO_UDP) /* the doors of a proxy accept nothing */
+		return upstream_mark(skb, p) == (sends ? MARK_INGRESS_UPSTREAM : MARK_EGRESS_UPSTREAM) ? ROLE_UPSTREAM
+												       : ROLE_NONE;
 	if (p->flow.protocol != PROTO_TCP || p->fragmented == 2)
 		return ROLE_NONE;
 	sk = own_socket(skb, p);

@@ -45,7 +45,7 @@ class Agent:
             FakeKernel(self.effects),
             Books(SlotBook(), ProxyPorts(14000, 14099)),
             save=lambda books: None,
-            is_free=lambda port: True,
+            is_free=lambda protocol, port: True,
             now=lambda: 0.0,
             ack_timeout=5.0,
         )

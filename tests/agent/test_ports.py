@@ -5,20 +5,30 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.node.ports import ProxyPorts, named_ports
-from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, ServiceAddress, Verdict
-from policies.types import ALL_PORTS, PortRange, Protocol
+from agent.node.ports import ProxyPorts, named_ports, places
+from policies.ir import (
+    DirectionPolicy,
+    EndpointPolicy,
+    NodePolicy,
+    PeerRule,
+    PortPolicy,
+    RuleSet,
+    ServiceAddress,
+    Slot,
+    Verdict,
+)
+from policies.types import ALL_PORTS, Direction, PortRange, Protocol
 
 names = st.sets(st.sampled_from([f"ingress:{n}:tcp:80" for n in range(6)]))
 HTTP = PortRange(80, 80)
 
 
-def free(_port: int) -> bool:
+def free(_protocol: Protocol, _port: int) -> bool:
     return True
 
 
-def slots(*names: str) -> dict[str, PortRange]:
-    return dict.fromkeys(names, HTTP)
+def slots(*names: str, ports: PortRange = HTTP, protocol: Protocol = Protocol.TCP) -> list[Slot]:
+    return [Slot(name, Direction.INGRESS, 256, protocol, ports, RuleSet()) for name in names]
 
 
 def test_a_slot_keeps_its_port_while_others_come_and_go() -> None:
@@ -30,11 +40,25 @@ def test_a_slot_keeps_its_port_while_others_come_and_go() -> None:
 
 def test_a_port_is_not_given_away_again_at_once() -> None:
     ports = ProxyPorts(14000, 14009).assign(slots("a"), free)
-    assert ports.assign({}, free).assign(slots("b"), free).by_slot["b"] != ports.by_slot["a"]
+    assert ports.assign([], free).assign(slots("b"), free).by_slot["b"] != ports.by_slot["a"]
 
 
 def test_a_busy_port_is_passed_over() -> None:
-    assert ProxyPorts(14000, 14001).assign(slots("a"), lambda port: port != 14000).by_slot == {"a": 14001}
+    assert ProxyPorts(14000, 14001).assign(slots("a"), lambda _, port: port != 14000).by_slot == {"a": 14001}
+
+
+def test_a_port_is_busy_for_one_protocol_and_free_for_another() -> None:
+    def taken(protocol: Protocol, port: int) -> bool:
+        return (protocol, port) != (Protocol.UDP, 14000)
+
+    wanted = [*slots("dns", protocol=Protocol.UDP), *slots("web")]
+    assert ProxyPorts(14000, 14002).assign(wanted, taken).by_slot == {"dns": 14001, "web": 14002}
+    assert ProxyPorts(14000, 14002).assign(slots("web"), taken).by_slot == {"web": 14000}
+
+
+def test_a_place_is_a_protocol_and_a_port() -> None:
+    node = NodePolicy(1, slots=(*slots("dns", protocol=Protocol.UDP), *slots("web", "unplaced")))
+    assert places(node, {"dns": 14001, "web": 14002}) == {(Protocol.UDP, 14001), (Protocol.TCP, 14002)}
 
 
 def test_when_no_port_is_left_some_go_without() -> None:
@@ -43,15 +67,17 @@ def test_when_no_port_is_left_some_go_without() -> None:
 
 def test_no_port_is_asked_for_twice_although_all_are_busy() -> None:
     asked = []
-    ports = ProxyPorts(14000, 14009).assign(slots("a", "b", "c"), lambda port: bool(asked.append(port)))
+    ports = ProxyPorts(14000, 14009).assign(slots("a", "b", "c"), lambda _, port: bool(asked.append(port)))
     assert ports.by_slot == {}
     assert asked == list(range(14000, 14010))
 
 
 def test_a_slot_never_listens_where_its_own_pods_do() -> None:
-    ports = ProxyPorts(14000, 14003).assign({"a": PortRange(14000, 14001)}, free)
+    ports = ProxyPorts(14000, 14003).assign(slots("a", ports=PortRange(14000, 14001)), free)
     assert ports.by_slot == {"a": 14002}
-    assert ProxyPorts(14000, 14001).assign({"a": PortRange(14000, 14001)}, free).by_slot == {"a": 14000}, "or nowhere"
+    assert ProxyPorts(14000, 14001).assign(slots("a", ports=PortRange(14000, 14001)), free).by_slot == {"a": 14000}, (
+        "or nowhere"
+    )
 
 
 def test_a_port_that_somebody_names_is_the_last_to_be_taken() -> None:

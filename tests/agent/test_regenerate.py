@@ -65,7 +65,7 @@ class Story:
             FakeKernel(self.effects),
             books,
             save=self.saved.append,
-            is_free=lambda port: True,
+            is_free=lambda protocol, port: True,
             now=lambda: self.clock,
             ack_timeout=self.regenerator_timeout,
         )

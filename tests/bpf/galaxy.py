@@ -121,10 +121,10 @@ class Galaxy:
         with inside(self.node):
             return socket.if_nametoindex(device)
 
-    def cluster_ip(self, v4: str, v6: str, port: int, pod: Pod, target: int) -> None:
+    def cluster_ip(self, v4: str, v6: str, port: int, pod: Pod, target: int, protocol: str = "tcp") -> None:
         """kube-proxy's part: DNAT where packets come in and where the host sends."""
         rules = "".join(
-            f"add rule inet services {chain} {family} daddr {vip} tcp dport {port} dnat {family} to {backend}\n"
+            f"add rule inet services {chain} {family} daddr {vip} {protocol} dport {port} dnat {family} to {backend}\n"
             for chain in ("prerouting", "output")
             for family, vip, backend in (("ip", v4, f"{pod.v4}:{target}"), ("ip6", v6, f"[{pod.v6}]:{target}"))
         )
@@ -175,6 +175,23 @@ class Galaxy:
         made.bind((address, port))
         self._closers.append(made.close)
         return made
+
+    def serve_udp(self, namespace: str, address: str, port: int, answer: Callable[[bytes, str], bytes | None]) -> None:
+        """Answer datagrams for as long as the galaxy lives: `answer` is asked with what came and from whom."""
+        served = self.udp(namespace, address, port)
+        served.settimeout(None)
+
+        def work() -> None:
+            while True:
+                try:
+                    said, peer = served.recvfrom(65535)
+                    reply = answer(said, peer[0])
+                    if reply is not None:
+                        served.sendto(reply, peer)
+                except OSError:
+                    return
+
+        threading.Thread(target=work, daemon=True).start()
 
     def serve(self, namespace: str, address: str, port: int, answer: Callable[[socket.socket], None]) -> None:
         """Accept for as long as the galaxy lives; `answer` owns each connection, in a thread."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bpf.datapath import Datapath
 from bpf.entries import Desired
+from bpf.host import ProxyPort
 from bpf.layout import Event, EventType
 from bpf.links import host_addresses
 from bpf.loader import Loaded, Options
@@ -136,8 +137,10 @@ class Stage:
     def redirect(self, slot: str, *names: str) -> PeerRule:
         return PeerRule(self._identities(names), Verdict.REDIRECT, rule_set=RuleSet(), slot=slot)
 
-    def service(self, address: str, port: int, backend: str | None, target: int) -> ServiceAddress:
-        return ServiceAddress(address, port, Protocol.TCP, self.peers[backend] if backend else 0, target)
+    def service(
+        self, address: str, port: int, backend: str | None, target: int, protocol: Protocol = Protocol.TCP
+    ) -> ServiceAddress:
+        return ServiceAddress(address, port, protocol, self.peers[backend] if backend else 0, target)
 
     def _identities(self, names: Iterable[str]) -> tuple[int, ...]:
         return tuple(sorted(self.peers[name] for name in names)) or (IDENTITY_ANY,)
@@ -186,6 +189,14 @@ class Stage:
     def dropped(self, reason: int) -> int:
         """Packets dropped for this reason so far."""
         return sum(m.packets for m in self.datapath.metrics() if m.reason == reason)
+
+
+def tcp_ports(*ports: int) -> list[ProxyPort]:
+    return [ProxyPort(Protocol.TCP, port) for port in ports]
+
+
+def udp_ports(*ports: int) -> list[ProxyPort]:
+    return [ProxyPort(Protocol.UDP, port) for port in ports]
 
 
 @contextmanager

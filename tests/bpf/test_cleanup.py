@@ -16,10 +16,15 @@ from bpf.datapath import Datapath, DatapathError, Options, cleanup
 from bpf.layout import MAPS
 from bpf.links import Changes
 from tests.bpf.galaxy import Galaxy, inside
-from tests.bpf.stage import Stage
+from tests.bpf.stage import Stage, tcp_ports
 
 pytestmark = pytest.mark.privileged
-SYSCTLS = ("net.ipv4.tcp_early_demux", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.uplink.rp_filter")
+SYSCTLS = (
+    "net.ipv4.tcp_early_demux",
+    "net.ipv4.udp_early_demux",
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv4.conf.uplink.rp_filter",
+)
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def start(galaxy: Galaxy, options: Options) -> Stage:
     stage.open()
     stage.pod("client")
     with stage.on_node():
-        stage.datapath.set_proxy_ports([15001])
+        stage.datapath.set_proxy_ports(tcp_ports(15001))
     return stage
 
 
@@ -85,7 +90,7 @@ def test_nothing_is_left(galaxy: Galaxy, options: Options) -> None:
     stage.apply()
     with stage.on_node():
         stage.datapath.attach(galaxy.pods["first"].ifindex)
-        stage.datapath.set_proxy_ports([15001, 15002])
+        stage.datapath.set_proxy_ports(tcp_ports(15001, 15002))
     during = picture(galaxy)
     assert all(
         during[part] != before[part] for part in ("links", "rules", "rules6", "routes", "tables", "filters", "sysctls")
@@ -127,10 +132,10 @@ def test_opening_twice_records_the_first_values(galaxy: Galaxy, options: Options
 
 def test_a_strict_reverse_path_filter_moves_to_the_other_devices(galaxy: Galaxy, options: Options) -> None:
     stage = start(galaxy, options)
-    assert galaxy.on_node("sysctl", "-n", *SYSCTLS).split() == ["0", "0", "1"]
+    assert galaxy.on_node("sysctl", "-n", *SYSCTLS).split() == ["0", "0", "0", "1"]
     with stage.on_node():
         stage.datapath.cleanup()
-    assert galaxy.on_node("sysctl", "-n", *SYSCTLS).split() == ["1", "1", "0"]
+    assert galaxy.on_node("sysctl", "-n", *SYSCTLS).split() == ["1", "1", "1", "0"]
 
 
 def test_filters_of_others_stay(galaxy: Galaxy, options: Options) -> None:
@@ -232,7 +237,7 @@ def test_what_somebody_removed_is_put_back(galaxy: Galaxy, options: Options) -> 
     galaxy.on_node("ip", "link", "del", host.DEVICE)
     with stage.on_node():
         assert stage.datapath.repair([client.ifindex, 9999]) == {client.ifindex}
-        stage.datapath.set_proxy_ports([15001])
+        stage.datapath.set_proxy_ports(tcp_ports(15001))
     mended = settled(galaxy)
     assert host.DEVICE in mended.pop("links")  # with another address
     assert {what: sorted(lines.split("\n")) for what, lines in mended.items()} == {

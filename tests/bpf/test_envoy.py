@@ -13,7 +13,7 @@ import pytest
 from policies.ir import ServiceAddress
 from policies.types import Protocol
 from tests.bpf.envoy import ENVOY, StaticSlot, static_config
-from tests.bpf.stage import Stage
+from tests.bpf.stage import Stage, tcp_ports
 
 pytestmark = pytest.mark.privileged
 SERVICE4, SERVICE6 = "10.96.0.10", "fd96::10"
@@ -57,7 +57,7 @@ def envoy(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
     stage.wait(listening, "Envoy's listener")
     with stage.on_node():
-        stage.datapath.set_proxy_ports(stage.ports.values())
+        stage.datapath.set_proxy_ports(tcp_ports(*stage.ports.values()))
     yield
     process.kill()
     process.wait(10)

@@ -26,7 +26,7 @@ from policies.types import IDENTITY_REMOTE_NODE, Protocol
 from tests.bpf.frames import internet_checksum, ipv4, ipv6, send_frame
 from tests.bpf.galaxy import NODE4, NODE6, WORLD4, Galaxy, echo, inside, run
 from tests.bpf.proxy import SO_MARK
-from tests.bpf.stage import CLOSED, OPEN, Stage
+from tests.bpf.stage import CLOSED, OPEN, Stage, tcp_ports
 
 pytestmark = pytest.mark.privileged
 QUICK = 0.3
@@ -386,7 +386,7 @@ def test_a_host_without_ipv6_is_policed_all_the_same(tmp_path: Path, cache: Path
         galaxy.serve(server.namespace, "0.0.0.0", 80, echo)
         alone.open()
         with alone.on_node():
-            alone.datapath.set_proxy_ports([15001])
+            alone.datapath.set_proxy_ports(tcp_ports(15001))
         for policy in (alone.on(Protocol.TCP, 80, alone.allow("client")), CLOSED, OPEN):
             alone.enforce("server", ingress=policy)
             with alone.on_node():

@@ -25,7 +25,7 @@ from policies.types import Protocol
 from tests.bpf.frames import ipv4, send_frame
 from tests.bpf.galaxy import NODE4, NODE6, WORLD4, inside, run
 from tests.bpf.proxy import IP_TRANSPARENT, SO_MARK, StandInProxy
-from tests.bpf.stage import CLOSED, OPEN, Stage
+from tests.bpf.stage import CLOSED, OPEN, Stage, tcp_ports
 
 pytestmark = pytest.mark.privileged
 SYN = 0x02
@@ -46,7 +46,7 @@ def ingress_proxy(stage: Stage) -> Iterator[StandInProxy]:
     stage.galaxy.serve(stage.galaxy.world, "::", 80, direct)
     made = StandInProxy(stage.galaxy, 15001, MARK_INGRESS_ANSWER)
     with stage.on_node():
-        stage.datapath.set_proxy_ports([15001, 15002, 15003, 15009])
+        stage.datapath.set_proxy_ports(tcp_ports(15001, 15002, 15003, 15009))
     yield made
     made.close()
 
@@ -149,11 +149,10 @@ def test_a_port_where_nobody_listens_lets_nobody_through(stage: Stage) -> None:
     assert (drop.source_identity, drop.destination_identity) == (stage.peers["client"], stage.peers["server"])
 
 
-def test_only_tcp_can_be_redirected(stage: Stage) -> None:
-    client, server = stage.galaxy.pods["client"], stage.galaxy.pods["server"]
-    stage.enforce("server", stage.on(Protocol.UDP, 53, stage.redirect("in", "client")), ports={"in": 15001})
-    stage.galaxy.udp(client.namespace, client.v4).sendto(b"?", (server.v4, 53))
-    stage.wait_drop(Reason.PROXY_PROTOCOL, protocol=17)
+def test_only_tcp_and_udp_can_be_redirected(stage: Stage) -> None:
+    stage.enforce("client", egress=stage.on(Protocol.SCTP, 53, stage.redirect("out", "server")), ports={"out": 15001})
+    send_frame(stage, "client", 0x0800, ipv4(stage, Protocol.SCTP, struct.pack("!HHII", 40000, 53, 1, 0)))
+    stage.wait_drop(Reason.PROXY_PROTOCOL, protocol=Protocol.SCTP)
 
 
 def test_a_direct_connection_that_must_now_be_proxied_is_reset(stage: Stage) -> None:

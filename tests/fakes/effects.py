@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from agent.node.ports import Place
 from agent.node.regenerate import EffectFailed, Patience, Programmed
 from policies.ir import NodePolicy, Slot, Verdict
 
@@ -63,8 +64,8 @@ class FakeKernel:
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
 
-    async def reserve(self, ports: Iterable[int]) -> None:
-        self._effects.reserved = set(ports)
+    async def reserve(self, places: Iterable[Place]) -> None:
+        self._effects.reserved = {port for _, port in places}
 
     async def program(self, node: NodePolicy, ports: Mapping[str, int]) -> tuple[str, ...]:
         effects = self._effects

@@ -35,7 +35,7 @@ from policies.repository import Repository
 from policies.types import Protocol
 from tests.bpf.frames import internet_checksum
 from tests.bpf.galaxy import NODE4, NODE6, WORLD4, WORLD6, inside
-from tests.bpf.stage import Stage, staged
+from tests.bpf.stage import Stage, staged, tcp_ports
 from tests.oracle.paste import example
 from tests.oracle.worlds import PORTS, l4_policies, namespaces, with_ports
 from tests.policies.make import manifest, pod
@@ -216,7 +216,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
             for port in PORTS:  # nobody reads, but nobody refuses: an ICMP error could be taken for a connection's
                 stage.galaxy.udp(space, "::", port)
         with stage.on_node():
-            stage.datapath.set_proxy_ports([PROXY_PORT])
+            stage.datapath.set_proxy_ports(tcp_ports(PROXY_PORT))
         yield Kernel(stage)
 
 
