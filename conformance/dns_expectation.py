@@ -72,6 +72,8 @@ def _of_types(question: Question, addresses: Sequence[str]) -> tuple[str, ...]:
 
 def expected_flows(question: Question, ends: Ends) -> list[Pattern]:
     """The flows that must be seen."""
+    if question.unwatched:
+        return []
     implied: list[Pattern] = []
     transports = dict.fromkeys((question.over, question.arrives_by))
     for transport in transports:
@@ -125,6 +127,8 @@ def own_flows(question: Question, ends: Ends, flows: Sequence[SeenFlow]) -> list
 
 def flow_problems(question: Question, ends: Ends, flows: Sequence[SeenFlow]) -> list[str]:
     """What is wrong with the flows of the question: those that miss, and those too many."""
+    if question.unwatched:
+        return []
     patterns = expected_flows(question, ends)
     problems = [f"no flow {spell(pattern)}" for pattern in missing(patterns, flows)]
     if question.expect is Resolution.DIRECT:

@@ -45,6 +45,7 @@ def _question(fields: Fields) -> Question:
         by=fields.take("by", str, ""),
         dnssec=fields.take("dnssec", bool, False),
         flows=tuple(parse_flow(f, f"{fields.path}.flows[{n}]") for n, f in enumerate(fields.take("flows", list, []))),
+        unwatched=fields.take("unwatched", bool, False),
     )
     fields.done()
     if question.client is not Client.DIG and (question.over != "udp" or question.dnssec):

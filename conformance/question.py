@@ -40,7 +40,7 @@ class Question:
     `addresses` are hosts of the galaxy whose addresses must be in it, no others; `rcode` is what the server says where
     it is asked. `has` are texts that some record of the answer must contain. `by` names the policy that allows. `over`
     is the transport that the client begins with; `arrives_by` the one that the answer comes by. `flows` are expected
-    beside those that the outcome implies: field -> value, or ~regex.
+    beside those that the outcome implies: field -> value, or ~regex. `unwatched`: there is no agent to tell flows.
     """
 
     source: str
@@ -58,6 +58,7 @@ class Question:
     by: str = ""
     dnssec: bool = False
     flows: tuple[Mapping[str, str], ...] = ()
+    unwatched: bool = False
 
     @property
     def asked(self) -> str:
