@@ -23,6 +23,18 @@ DEFAULT_MARKS: Mapping[Direction, Marks] = {
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """What holds for all DNS slots of a node. Times in seconds; `rejection` is what a query is answered that policy
+    denies: refused or nameError (facts 6.2)."""
+
+    rejection: str = "refused"
+    query_timeout: float = 10.0  # as Cilium: then nothing is answered
+    hold_limit: float = 1.0  # how long an answer may wait until its addresses are in force
+    release_late: bool = False  # what becomes of it then: released, as Cilium does, or withheld
+    targets: bool = False  # the targets of CNAMEs are names as well
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """`reuse_port`: bpf_sk_assign needs kernel 6.6 for SO_REUSEPORT sockets. `ipv6`: listen on [::] as well.
     `log_flush_ms`: how long Envoy may hold an access log entry back."""
@@ -32,3 +44,4 @@ class Options:
     ipv6: bool = True
     access_log_cluster: str = "access_log"
     log_flush_ms: int = 50
+    dns: DnsSettings = DnsSettings()

@@ -1,198 +1,84 @@
-"""The ADS service on grpc.aio: streams in, sessions and the cache behind them. The only importer of grpc and asyncio.
-
-One proxy, one book: the newest stream of the expected node is the one that counts, an older one is closed (Envoy
-reconnects faster than a dead stream is noticed). The agent owns the gRPC server and registers the servicer on it.
+"""The ADS service on grpc.aio: streams in, sessions and consumers behind them. The agent owns the gRPC server and
+registers the servicer on it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
+from envoy.config.core.v3.base_pb2 import Node
 from envoy.service.discovery.v3 import ads_pb2_grpc
-from envoy.service.discovery.v3.discovery_pb2 import (
-    DeltaDiscoveryResponse,
-    DiscoveryResponse,
-)
 
-from xds.acks import AckBook, AckResult, one_line
-from xds.cache import SnapshotCache
-from xds.resources import FILTER, LISTENER, Key
-from xds.session import Acked, DeltaSession, Forgotten, Nacked, Output, ProtocolError, Send, SotwSession
-from xds.snapshot import Snapshot
+from xds.consumer import Closed, Consumer, Stream
+from xds.session import DeltaSession, SotwSession
 
 log = logging.getLogger(__name__)
 
-MAX_QUEUED = 1024  # responses that wait for a client to read; a session's windows stay far below
 WRITE_TIMEOUT_S = 10.0  # a client that reads nothing for so long is disconnected
 
-Session = SotwSession | DeltaSession
-Response: TypeAlias = DiscoveryResponse | DeltaDiscoveryResponse
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-class _Closed(Exception):
-    """The stream is over; with a code when the client is to blame."""
-
-    def __init__(self, code: grpc.StatusCode = grpc.StatusCode.OK, text: str = "") -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-
-
-class _Stream:
-    """One open stream: its session, and what is to be written."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.queue: deque[Response] = deque()
-        self.wake = asyncio.Event()
-        self.closed: _Closed | None = None
-
-    def push(self, response: Response) -> None:
-        if len(self.queue) >= MAX_QUEUED:
-            self.close(_Closed(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_QUEUED} responses wait to be read"))
-            return
-        self.queue.append(response)
-        self.wake.set()
-
-    def close(self, reason: _Closed) -> None:
-        self.closed = self.closed or reason
-        self.wake.set()
-
-
 class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore[misc]
-    """Serves the cache to the proxy with this node id, both protocols; others are refused."""
+    """Serves the proxies of the node with this id, both protocols; others are refused. Which proxy asks, the cluster of
+    its first request says: `consumers` by cluster."""
 
-    def __init__(self, cache: SnapshotCache, node_id: str, *, write_timeout_s: float = WRITE_TIMEOUT_S) -> None:
-        self._cache = cache
+    def __init__(
+        self, node_id: str, consumers: Mapping[str, Consumer], *, write_timeout_s: float = WRITE_TIMEOUT_S
+    ) -> None:
         self._node_id = node_id
+        self._consumers = consumers
         self._write_timeout_s = write_timeout_s
-        self._book = AckBook()
-        self._stream: _Stream | None = None
-        self.acks = self.nacks = 0  # answers of proxies since the start
-        self._waiters: set[asyncio.Event] = set()
-        self._watchers: list[Callable[[], None]] = []
-        cache.watch(self._on_snapshot)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the proxy has an open stream."""
-        return self._stream is not None
 
     async def StreamAggregatedResources(self, requests: Any, context: Context) -> None:
         """State of the world."""
-        await self._serve(_Stream(SotwSession(self._cache.snapshot)), context)
+        await self._serve(Stream(SotwSession(None)), context)
 
     async def DeltaAggregatedResources(self, requests: Any, context: Context) -> None:
         """Delta."""
-        await self._serve(_Stream(DeltaSession(self._cache.snapshot)), context)
+        await self._serve(Stream(DeltaSession(None)), context)
 
-    async def wait_acked(self, names_by_type: Mapping[str, Collection[str]], timeout_s: float) -> AckResult:
-        """Wait until the proxy has accepted what is published under these names, or refused one, or the time is over.
-
-        Names that are not published are waited for until the proxy has accepted that they are gone. Returns as soon as
-        nothing more is to come: a filter whose listener was refused is never asked for, and stays missing.
-        """
-        keys = [Key(type_url, name) for type_url in sorted(names_by_type) for name in sorted(names_by_type[type_url])]
-        changed = asyncio.Event()
-        self._waiters.add(changed)
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not all(map(self._is_settled, keys)):
-                    # One key after the other: each ACK wakes us, and a thousand must not cost a million looks.
-                    for key in keys:
-                        while not self._is_settled(key):
-                            await changed.wait()
-                            changed.clear()
-        except TimeoutError:
-            pass  # who is missing stands in the result
-        finally:
-            self._waiters.discard(changed)
-        return self._judge(keys)
-
-    def watch(self, watcher: Callable[[], None]) -> None:
-        """Call the watcher whenever something may have changed in what `answers` says."""
-        self._watchers.append(watcher)
-
-    def answers(self, names_by_type: Mapping[str, Collection[str]]) -> AckResult:
-        """What the proxy has said of these so far."""
-        return self._judge(Key(type_url, name) for type_url, names in names_by_type.items() for name in names)
-
-    def _judge(self, keys: Iterable[Key]) -> AckResult:
-        served = self._cache.served_versions(keys)
-        refused = {key: rejection.message for key in served if (rejection := self._cache.rejection(key))}
-        return self._book.judge(served, refused)
-
-    def _is_settled(self, key: Key) -> bool:
-        """Whether nothing more is to come of the key: accepted, refused, or the filter of a refused listener."""
-        listener = Key(LISTENER, key.name) if key.type_url == FILTER else key
-        if self._cache.rejection(key) or self._cache.rejection(listener):
-            return True
-        return self._book.is_accepted(key, self._cache.served_version(key))
-
-    def _on_snapshot(self, world: Snapshot) -> None:
-        if self._stream is not None:
-            self._absorb(self._stream, self._stream.session.on_snapshot(world))
-        self._tell_waiters()
-
-    def _tell_waiters(self) -> None:
-        for waiter in self._waiters:
-            waiter.set()
-        for watcher in self._watchers:
-            watcher()
-
-    async def _serve(self, stream: _Stream, context: Context) -> None:
+    async def _serve(self, stream: Stream, context: Context) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write(stream, context))
                 group.create_task(self._read(stream, context))
-        except* _Closed as group_of_one:
+        except* Closed as group_of_one:
             reason = _first(group_of_one)
         finally:
-            self._forget(stream)
             stream.queue.clear()  # who does not read does not read the end of it either: the call may linger
         if reason.code is not grpc.StatusCode.OK:
-            log.warning("closed the stream of %s: %s", self._node_id, reason.text)
+            log.warning("closed a stream of %s: %s", self._node_id, reason.text)
             await context.abort(reason.code, reason.text)
 
-    def _forget(self, stream: _Stream) -> None:
-        if self._stream is stream:
-            self._stream = None
-            self._book.reset()
-            self._tell_waiters()
+    async def _read(self, stream: Stream, context: Context) -> NoReturn:
+        request = await context.read()
+        if request is grpc.aio.EOF:
+            raise Closed
+        consumer = self._consumer(request.node)
+        consumer.adopt(stream)
+        try:
+            while request is not grpc.aio.EOF:
+                consumer.asked(stream, request)
+                request = await context.read()
+            raise Closed
+        finally:
+            consumer.forget(stream)
 
-    def _adopt(self, stream: _Stream, node_id: str) -> None:
-        """The stream's first request has come: it is the proxy's stream now, and what was known is forgotten."""
-        if node_id != self._node_id:
-            raise _Closed(grpc.StatusCode.PERMISSION_DENIED, f"node id {node_id!r} is not {self._node_id!r}")
-        if self._stream is not None:
-            self._stream.close(_Closed(grpc.StatusCode.ABORTED, "replaced by a newer stream of the same node"))
-        self._stream = stream
-        self._book.reset()
-        self._tell_waiters()
+    def _consumer(self, node: Node) -> Consumer:
+        if node.id != self._node_id:
+            raise Closed(grpc.StatusCode.PERMISSION_DENIED, f"node id {node.id!r} is not {self._node_id!r}")
+        consumer = self._consumers.get(node.cluster)
+        if consumer is None:
+            known = ", ".join(map(repr, sorted(self._consumers)))
+            raise Closed(grpc.StatusCode.PERMISSION_DENIED, f"node cluster {node.cluster!r} is none of {known}")
+        return consumer
 
-    async def _read(self, stream: _Stream, context: Context) -> NoReturn:
-        while (request := await context.read()) is not grpc.aio.EOF:
-            if self._stream is not stream:
-                if stream.closed:
-                    raise stream.closed
-                self._adopt(stream, request.node.id)
-                # The session was made when the stream was opened; the world may have changed since.
-                if self._cache.snapshot is not None:
-                    stream.session.on_snapshot(self._cache.snapshot)
-            try:
-                outputs = stream.session.on_request(request)
-            except ProtocolError as failed:
-                raise _Closed(grpc.StatusCode.INVALID_ARGUMENT, str(failed)) from None
-            self._absorb(stream, outputs)
-        raise _Closed
-
-    async def _write(self, stream: _Stream, context: Context) -> NoReturn:
+    async def _write(self, stream: Stream, context: Context) -> NoReturn:
         while True:
             await stream.wake.wait()
             stream.wake.clear()
@@ -202,39 +88,12 @@ class AdsServicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ign
                         await context.write(stream.queue.popleft())
                 except TimeoutError:
                     text = f"nothing was read for {self._write_timeout_s:g} s"
-                    raise _Closed(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
+                    raise Closed(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
             if stream.closed:
                 raise stream.closed
 
-    def _absorb(self, stream: _Stream, outputs: Iterable[Output]) -> None:
-        for output in outputs:
-            match output:
-                case Send(message):
-                    stream.push(message)
-                case Acked(type_url, versions, removed):
-                    self.acks += 1
-                    self._book.acked(type_url, versions, removed)
-                    self._cache.accepted(versions)
-                    self._tell_waiters()
-                case Forgotten(keys):
-                    self._book.forget(keys)
-                    self._tell_waiters()
-                case Nacked():
-                    self.nacks += 1
-                    self._refused(stream, output)
 
-    def _refused(self, stream: _Stream, nack: Nacked) -> None:
-        """Mend the world, and tell it again: also where it did not change, as the session has held its tongue."""
-        self._book.forget([*nack.versions, *nack.removed])
-        guilty = self._cache.rejected(nack.versions, nack.message)
-        names = ", ".join(sorted(key.name for key in guilty)) or "what has changed since"
-        log.warning("the proxy refused %s: %s", names, one_line(nack.message))
-        if self._cache.snapshot is not None and self._stream is stream:
-            self._absorb(stream, stream.session.on_snapshot(self._cache.snapshot))
-        self._tell_waiters()
-
-
-def _first(group: BaseExceptionGroup[_Closed]) -> _Closed:
+def _first(group: BaseExceptionGroup[Closed]) -> Closed:
     """Of the tasks of a stream the first to end tells why."""
     inner = group.exceptions[0]
-    return inner if isinstance(inner, _Closed) else _first(inner)
+    return inner if isinstance(inner, Closed) else _first(inner)

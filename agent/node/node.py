@@ -35,9 +35,10 @@ from agent.node.kernel_events import KernelEvents, readable
 from agent.node.lock import HostLock, NodeLock
 from agent.node.policy_loop import Enforced, PolicyLoop
 from agent.node.ports import ProxyPorts
+from agent.node.proxies import AdsProxies
 from agent.node.regenerate import Books, EffectFailed, Regenerator
 from agent.node.remains import Remains, remains
-from agent.node.wiring import EnvoyProxies, KernelPolicy, PodPlaces, port_is_free
+from agent.node.wiring import KernelPolicy, PodPlaces, port_is_free
 from agent.observing.chronicle import Chronicle
 from agent.observing.hubble import HubbleApi
 from agent.observing.observability import Observability
@@ -60,11 +61,13 @@ from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
 from policies.compiling.identity import IdentityAllocator
 from policies.compiling.slots import SlotBook
-from policies.ir import NodePolicy
+from policies.ir import L7Parser, NodePolicy
 from policies.watch import watch_folder
 from policies.world import World
 from xds import bootstrap
 from xds.cache import SnapshotCache
+from xds.consumer import Consumer
+from xds.l7 import PARSERS
 from xds.server import AdsServicer
 from xds.translator import Options as TranslatorOptions
 
@@ -109,8 +112,8 @@ class Node:
         self._tasks = Tasks()
         self._datapath = Datapath(_datapath_options(config))
         self._envoy = Envoy(envoy_binary, config.run_dir, config.envoy_concurrency, log.info)
-        self._cache = SnapshotCache()
-        self._ads = AdsServicer(self._cache, config.node_name)
+        self._consumers = {parser: Consumer(SnapshotCache()) for parser in L7Parser}
+        self._ads = self._consumers[L7Parser.HTTP]
         self._places = PodPlaces()
         self._state, self._identities, self._books = self._restore()
         self._compiler = Compiler(self._identities, _compiler_options(config))
@@ -164,7 +167,9 @@ class Node:
         files = self._config.run_dir
         hubble = self._hubble_server = await self._hubble.start()
         proxies = grpc.aio.server()
-        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self._ads, proxies)
+        by_cluster = {_cluster(parser): consumer for parser, consumer in self._consumers.items()}
+        servicer = AdsServicer(self._config.node_name, by_cluster)
+        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(servicer, proxies)
         AccessLogService(self._observer.access_log).register(proxies)
         proxies.add_insecure_port(f"unix://{files.xds_socket}")
         agent = grpc.aio.server()
@@ -212,7 +217,7 @@ class Node:
         config = self._config
         self._write_bootstrap()
         options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6())
-        proxies = EnvoyProxies(self._cache, self._ads, options, self._resume)
+        proxies = AdsProxies(self._consumers, options, self._resume, need=lambda parsers: None)
         kernel = KernelPolicy(self._datapath)
         regenerator = Regenerator(
             proxies,
@@ -361,6 +366,11 @@ class Node:
                 flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._events.lost),
             )
         )
+
+
+def _cluster(parser: L7Parser) -> str:
+    """As which the proxy of this parser asks."""
+    return next((name for name, judged in PARSERS.items() if judged is parser), bootstrap.NODE_CLUSTER)
 
 
 def _compiler_options(config: Config) -> CompilerOptions:

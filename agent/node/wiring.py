@@ -6,10 +6,10 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from agent.node.ports import Place
-from agent.node.regenerate import EffectFailed, Patience, Programmed
+from agent.node.regenerate import EffectFailed
 from bpf import links
 from bpf.datapath import Datapath, DatapathError
 from bpf.host import ProxyPort
@@ -27,58 +27,8 @@ from policies.types import (
     Protocol,
 )
 from policies.world import World
-from xds.cache import SnapshotCache
-from xds.resources import FILTER, LISTENER
-from xds.server import AdsServicer
-from xds.translator import Options, Translator
-
-GATHER_SECONDS = 0.02  # between a late answer and the look at all of them
 
 log = logging.getLogger("deflector.kernel")
-
-
-class EnvoyProxies:
-    """agent.node.regenerate.Proxies by ADS. `on_progress` is called when a late answer has come."""
-
-    def __init__(
-        self, cache: SnapshotCache, servicer: AdsServicer, options: Options, on_progress: Callable[[], None]
-    ) -> None:
-        self._cache = cache
-        self._servicer = servicer
-        self._translator = Translator(options)
-        self._on_progress = on_progress
-        self._owed: Mapping[str, Collection[str]] = {}  # what is not answered, by type
-        self._look: asyncio.TimerHandle | None = None
-        servicer.watch(self._answered)
-
-    async def program(self, node: NodePolicy, ports: Mapping[str, int], patience: Patience) -> Programmed:
-        self._owed = {}
-        table = self._translator.translate(node, ports)
-        self._cache.publish(table)
-        refused = {error.slot: error.message for error in table.errors}
-        # A slot without a listener is only a filter for what Envoy drains: perhaps nobody asks for it any more.
-        names = [slot.name for slot in node.slots if slot.name in ports and slot.name not in refused]
-        if not names:
-            return Programmed(refused)
-        prompt = [name for name in names if name not in patience.late]
-        if prompt:
-            await self._servicer.wait_acked({LISTENER: prompt, FILTER: prompt}, patience.seconds)
-        result = self._servicer.answers({LISTENER: names, FILTER: names})
-        refused.update((key.name, message) for key, message in result.nacked.items())
-        missing = {key for key in result.missing if key.name not in refused}
-        self._owed = {kind: [key.name for key in missing if key.type_url == kind] for kind in (LISTENER, FILTER)}
-        return Programmed(refused, frozenset(key.name for key in missing))
-
-    def _answered(self) -> None:
-        """Answers come one by one, a thousand of them when Envoy comes back: look after a while, not at each."""
-        if any(self._owed.values()) and self._look is None:
-            self._look = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._look_at_answers)
-
-    def _look_at_answers(self) -> None:
-        self._look = None
-        result = self._servicer.answers(self._owed)
-        if result.acked or result.nacked:
-            self._on_progress()
 
 
 class KernelPolicy:

@@ -24,6 +24,7 @@ from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBAC
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
+from xds.bootstrap import NODE_CLUSTER
 from xds.resources import CLUSTER, FILTER, LISTENER
 
 BOUND_S = 10.0
@@ -69,7 +70,7 @@ class FakeEnvoy:
             request.initial_resource_versions.update((name, "of an earlier stream") for name in self.holds[type_url])
         else:
             request = DiscoveryRequest(type_url=type_url)
-        request.node.id = self.node_id
+        request.node.id, request.node.cluster = self.node_id, NODE_CLUSTER
         await self._call.write(request)
 
     async def ask(self, type_url: str, *names: str, drop: tuple[str, ...] = ()) -> None:
@@ -82,7 +83,7 @@ class FakeEnvoy:
             last = next((r for r in reversed(self.responses) if r.type_url == type_url), None)
             request = DiscoveryRequest(type_url=type_url, response_nonce=last.nonce if last else "")
             request.resource_names.extend(sorted(self._asked) if type_url == FILTER else ())
-        request.node.id = self.node_id
+        request.node.id, request.node.cluster = self.node_id, NODE_CLUSTER
         await self._call.write(request)
 
     async def until(self, holds: Callable[[FakeEnvoy], bool]) -> None:

@@ -25,8 +25,9 @@ from envoy.extensions.filters.network.set_filter_state.v3.set_filter_state_pb2 i
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
-from xds.bootstrap import bootstrap
+from xds.bootstrap import NODE_CLUSTER, bootstrap
 from xds.cache import SnapshotCache
+from xds.consumer import Consumer
 from xds.resources import LISTENER, Resource, ResourceTable, pack, resource
 from xds.server import AdsServicer
 
@@ -94,7 +95,7 @@ class ControlPlane:
 
     socket: Path
     cache: SnapshotCache
-    ads: AdsServicer
+    ads: Consumer
     logs: AccessLogs
 
 
@@ -103,9 +104,10 @@ async def control_plane(
     run_dir: Path, cache: SnapshotCache | None = None, **options: Any
 ) -> AsyncIterator[ControlPlane]:
     cache = cache or SnapshotCache()
-    ads, logs = AdsServicer(cache, NODE_ID, **options), AccessLogs()
+    ads, logs = Consumer(cache), AccessLogs()
     server = grpc.aio.server()
-    ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(ads, server)
+    servicer = AdsServicer(NODE_ID, {NODE_CLUSTER: ads}, **options)
+    ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(servicer, server)
     als_pb2_grpc.add_AccessLogServiceServicer_to_server(logs, server)
     path = run_dir / "xds.sock"
     server.add_insecure_port(f"unix:{path}")

@@ -17,9 +17,10 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from tests.fakes.envoy import FakeEnvoy, fake_envoy
 from tests.features.live import NODE_ID, ControlPlane, control_plane
 from tests.xds.worlds import CDS, ECDS, filters, listeners, table, thing
+from xds.bootstrap import NODE_CLUSTER
 from xds.cache import SnapshotCache
+from xds.consumer import MAX_QUEUED
 from xds.resources import LISTENER, ResourceTable, resource
-from xds.server import MAX_QUEUED
 
 BOUND_S = 10.0
 
@@ -51,10 +52,19 @@ async def test_another_node_is_refused(plane: ControlPlane, stub: Any) -> None:
     assert not plane.ads.is_connected
 
 
+async def test_a_proxy_that_nobody_knows_is_refused(stub: Any) -> None:
+    call = stub.DeltaAggregatedResources()
+    request = DeltaDiscoveryRequest(type_url=CDS)
+    request.node.id, request.node.cluster = NODE_ID, "gate"
+    await call.write(request)
+    told = f"node cluster 'gate' is none of '{NODE_CLUSTER}'"
+    assert await ended(call) == (grpc.StatusCode.PERMISSION_DENIED, told)
+
+
 async def test_a_request_without_a_type_is_refused(stub: Any) -> None:
     call = stub.DeltaAggregatedResources()
     request = DeltaDiscoveryRequest()
-    request.node.id = NODE_ID
+    request.node.id, request.node.cluster = NODE_ID, NODE_CLUSTER
     await call.write(request)
     assert (await ended(call))[0] == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -62,7 +72,7 @@ async def test_a_request_without_a_type_is_refused(stub: Any) -> None:
 async def test_a_newer_stream_replaces_the_older(plane: ControlPlane, stub: Any) -> None:
     plane.cache.publish(table())
     request = DeltaDiscoveryRequest(type_url=CDS)
-    request.node.id = NODE_ID
+    request.node.id, request.node.cluster = NODE_ID, NODE_CLUSTER
     older, newer = stub.DeltaAggregatedResources(), stub.DeltaAggregatedResources()
     await older.write(request)
     await older.read()
@@ -103,7 +113,7 @@ async def test_a_client_that_asks_again_and_again_without_reading_is_disconnecte
 
 def _asking_for(*names: str) -> DeltaDiscoveryRequest:
     request = DeltaDiscoveryRequest(type_url=ECDS, resource_names_subscribe=names)
-    request.node.id = NODE_ID
+    request.node.id, request.node.cluster = NODE_ID, NODE_CLUSTER
     return request
 
 

@@ -21,6 +21,7 @@ from google.protobuf import json_format
 from policies.ir import NodePolicy
 from tests.features.live import ENVOY
 from tests.xds.cases import CASES, ports_of
+from tests.xds.test_l7 import CASES as L7_CASES
 from xds.bootstrap import bootstrap
 from xds.resources import CLUSTER, FILTER, LISTENER, Resource
 from xds.translator import translate
@@ -56,6 +57,7 @@ def test_what_is_served(case: str, page: str, golden: Callable[[Path, str], None
 
 def test_no_golden_is_stale(request: pytest.FixtureRequest) -> None:
     wanted = {TESTDATA / f"{case}.{page}.yaml" for case in CASES for page in PAGES}
+    wanted |= {TESTDATA / f"{case}.l7.yaml" for case in L7_CASES}
     stale = set(TESTDATA.iterdir()) - wanted
     if request.config.getoption("--goldens"):
         for path in stale:
