@@ -14,8 +14,10 @@ from typing import Any
 
 from pyroaring import FrozenBitMap
 
+from bpf.constants import POLICY_BITS_ANY
+from bpf.encoding import prefix_length
 from bpf.entries import NO_ENTRIES, Desired, Entries, GroupEntries, Run, split
-from bpf.layout import MAPS, POLICY_BITS_ANY, prefix_length
+from bpf.layout import MAPS
 from policies.ir import WILDCARD
 
 SIZES = {spec.name: (spec.key_size, spec.value_size) for spec in MAPS}

@@ -18,9 +18,10 @@ from bpf import attach as hooks
 from bpf import host, loader, sys
 from bpf.attach import Hook
 from bpf.changes import Ops, diff
+from bpf.constants import Counter
 from bpf.entries import Desired
 from bpf.host import ProxyPort
-from bpf.layout import CAPACITY, PROGRAMS, RING_BYTES, Counter
+from bpf.layout import CAPACITY, PROGRAMS, RING_BYTES
 from bpf.links import link_by_index, link_by_name
 from bpf.loader import Loaded, LoadError, Options
 from bpf.maps import Maps, MapsError, Metric

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from pyroaring import FrozenBitMap
 
-from bpf.layout import POLICY_KEY, POLICY_VALUE, PolicyKey
+from bpf.encoding import PolicyKey
+from bpf.layout import POLICY_KEY, POLICY_VALUE
 from policies.ir import EndpointPolicy
 
 Entries = Mapping[bytes, bytes]

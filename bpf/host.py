@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bpf import netlink as nl
-from bpf.layout import (
-    MARK_EGRESS_ANSWER,
-    MARK_INGRESS_UPSTREAM,
-    MARK_MASK,
-    MARK_TO_PROXY,
-    ROUTE_TABLE,
-)
+from bpf.constants import MARK_EGRESS_ANSWER, MARK_INGRESS_UPSTREAM, MARK_MASK, MARK_TO_PROXY, ROUTE_TABLE
 from bpf.links import LINK, ROUTE, link_by_name
 from policies.types import Protocol
 

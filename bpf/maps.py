@@ -9,19 +9,10 @@ from pathlib import Path
 
 from bpf import sys
 from bpf.changes import Ops, Step
+from bpf.constants import METRIC_DIRECTIONS, METRIC_REASONS, Counter, Dir
+from bpf.encoding import Settings, endpoint_key, namespace_value
 from bpf.entries import Desired, group_entries
-from bpf.layout import (
-    MAPS,
-    METRIC,
-    METRIC_DIRECTIONS,
-    METRIC_REASONS,
-    Counter,
-    Dir,
-    MapSpec,
-    Settings,
-    endpoint_key,
-    namespace_value,
-)
+from bpf.layout import MAPS, METRIC, MapSpec
 
 SPECS = {spec.name: spec for spec in MAPS}
 ZERO = struct.pack("=I", 0)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from bpf.entries import Desired, Entries, GroupEntries, Place, Run
-from bpf.layout import (
-    CAPACITY,
+from bpf.constants import (
     ENFORCED_EGRESS,
     ENFORCED_INGRESS,
     POLICY_BITS_ANY,
@@ -20,6 +18,8 @@ from bpf.layout import (
     Dir,
     Reason,
     Scope,
+)
+from bpf.encoding import (
     endpoint_key,
     endpoint_value,
     host_prefix_key,
@@ -29,6 +29,8 @@ from bpf.layout import (
     service_key,
     service_value,
 )
+from bpf.entries import Desired, Entries, GroupEntries, Place, Run
+from bpf.layout import CAPACITY
 from policies.ir import EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
 from policies.types import ALL_PORTS, IDENTITY_UNKNOWN, Direction, PortRange, Protocol
 

@@ -11,7 +11,7 @@ import os
 import struct
 import time
 
-from bpf.layout import Event, LayoutError, unpack_event
+from bpf.event import Event, LayoutError, unpack_event
 
 BUSY, DISCARD = 1 << 31, 1 << 30  # include/uapi/linux/bpf.h: BPF_RINGBUF_BUSY_BIT, BPF_RINGBUF_DISCARD_BIT
 RECORD_HEADER = 8

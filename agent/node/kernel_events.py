@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from agent.node.wiring import packet_record
+from bpf.constants import Counter
 from bpf.datapath import Datapath, DatapathError
-from bpf.layout import Counter
 from flows.observer import Observer
 
 EVENTS_AT_ONCE = 1024  # kernel events taken before others get their turn

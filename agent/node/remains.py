@@ -10,8 +10,9 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from bpf.constants import Code
 from bpf.entries import Desired
-from bpf.layout import ENDPOINT, IPCACHE_VALUE, POLICY_VALUE, Code
+from bpf.layout import ENDPOINT, IPCACHE_VALUE, POLICY_VALUE
 from policies.compiling.identity import Scope
 
 _ENDPOINT: Final = struct.Struct(ENDPOINT.format)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from agent.node.ports import Place
 from agent.node.regenerate import EffectFailed
 from bpf import links
+from bpf.constants import Dir, EventType, Reply
 from bpf.datapath import Datapath, DatapathError
+from bpf.event import Event
 from bpf.host import ProxyPort
-from bpf.layout import Dir, Event, EventType, Reply
 from bpf.netlink import NetlinkError
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.ir import NodePolicy

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bpf.constants import EventType
 from bpf.datapath import Datapath
 from bpf.entries import Desired
+from bpf.event import Event
 from bpf.host import ProxyPort
-from bpf.layout import Event, EventType
 from bpf.links import host_addresses
 from bpf.loader import Loaded, Options
 from bpf.maps import SPECS

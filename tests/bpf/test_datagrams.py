@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bpf.layout import (
+from bpf.constants import (
     MARK_EGRESS_ANSWER,
     MARK_EGRESS_UPSTREAM,
     MARK_INGRESS_ANSWER,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpf.layout import Dir, EventType, Match, Observed, Reason, Reply, TraceReason
+from bpf.constants import Dir, EventType, Match, Observed, Reason, Reply, TraceReason
 from policies.ir import ServiceAddress
 from policies.types import Protocol
 from tests.bpf.frames import internet_checksum, ipv4, ipv6, send_frame

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.datapath import Datapath, Options, cleanup
-from bpf.layout import (
+from bpf.constants import (
     MARK_EGRESS_ANSWER,
     MARK_EGRESS_UPSTREAM,
     MARK_INGRESS_ANSWER,
@@ -22,6 +21,7 @@ from bpf.layout import (
     Reason,
     TraceReason,
 )
+from bpf.datapath import Datapath, Options, cleanup
 from policies.types import IDENTITY_REMOTE_NODE, Protocol
 from tests.bpf.frames import internet_checksum, ipv4, ipv6, send_frame
 from tests.bpf.galaxy import NODE4, NODE6, WORLD4, Galaxy, echo, inside, run

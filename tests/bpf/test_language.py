@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpf.layout import Dir, Event, EventType, Match, Reason
+from bpf.constants import Dir, EventType, Match, Reason
+from bpf.event import Event
 from policies.ir import DirectionPolicy, PortPolicy
 from policies.types import (
     ALL_PORTS,

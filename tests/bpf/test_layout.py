@@ -8,23 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.layout import (
-    EVENT,
-    EVENT_VERSION,
-    MAPS,
-    STRUCTS,
-    LayoutError,
-    PolicyKey,
-    Settings,
-    address_bytes,
-    address_text,
-    c_assertions,
-    endpoint_value,
-    ipcache_key,
-    service_key,
-    source_digest,
-    unpack_event,
-)
+from bpf.constants import EVENT_VERSION
+from bpf.encoding import PolicyKey, Settings, address_bytes, address_text, endpoint_value, ipcache_key, service_key
+from bpf.event import LayoutError, unpack_event
+from bpf.layout import EVENT, MAPS, STRUCTS, c_assertions, source_digest
 
 
 def test_an_address_comes_back_as_it_went() -> None:

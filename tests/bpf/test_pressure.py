@@ -13,8 +13,10 @@ import pytest
 from bpf import redirects
 from bpf import sys as bpfsys
 from bpf.changes import Ops, Step
+from bpf.constants import POLICY_BITS_PORT, Code, Reason, Scope
 from bpf.datapath import DatapathError
-from bpf.layout import MAPS, POLICY_BITS_PORT, Code, PolicyKey, Reason, Scope, policy_value
+from bpf.encoding import PolicyKey, policy_value
+from bpf.layout import MAPS
 from bpf.maps import Maps, MapsError
 from policies.ir import Address
 from policies.types import Protocol

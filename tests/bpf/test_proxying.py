@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpf.layout import (
+from bpf.constants import (
     MARK_EGRESS_ANSWER,
     MARK_EGRESS_UPSTREAM,
     MARK_INGRESS_ANSWER,

@@ -12,22 +12,9 @@ from hypothesis import strategies as st
 
 from bpf import redirects
 from bpf.changes import Ops, diff
+from bpf.constants import POLICY_BITS_ANY, POLICY_BITS_PORT, POLICY_BITS_PROTOCOL, Code, Dir, Reason, Scope
+from bpf.encoding import PolicyKey, endpoint_key, endpoint_value, ipcache_key, ipcache_value, policy_value
 from bpf.entries import Desired, group_entries
-from bpf.layout import (
-    POLICY_BITS_ANY,
-    POLICY_BITS_PORT,
-    POLICY_BITS_PROTOCOL,
-    Code,
-    Dir,
-    PolicyKey,
-    Reason,
-    Scope,
-    endpoint_key,
-    endpoint_value,
-    ipcache_key,
-    ipcache_value,
-    policy_value,
-)
 from bpf.redirects import desired, port_prefixes
 from policies.ir import (
     Address,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bpf.layout import Dir, Reason, Reply
+from bpf.constants import Dir, Reason, Reply
 from policies.types import Protocol
 from tests.bpf.frames import ipv4, send_frame
 from tests.bpf.galaxy import Pod

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from agent.config import Modes
 from agent.offline import compile_offline
-from bpf.layout import Dir, Event, EventType, Reply
+from bpf.constants import Dir, EventType, Reply
+from bpf.event import Event
 from bpf.links import host_addresses
 from bpf.maps import SPECS
 from bpf.redirects import desired
