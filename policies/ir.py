@@ -334,9 +334,22 @@ class PolicyLog:
     value: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class FqdnSelector:
+    """Names whose addresses some policy of the node allows (toFQDNs): one name, or those of a pattern, in canonical
+    form (policies.dns_patterns). Both empty: the root only."""
+
+    name: str = ""
+    pattern: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class NodePolicy:
-    """All that this node enforces. `revision` counts accepted policy states; `logs` has each origin at most once."""
+    """All that this node enforces. `revision` counts accepted policy states; `logs` has each origin at most once.
+
+    `addresses` are what is known without DNS: where names lead to is learned (docs/dns.md), and only the kernel is
+    told. `fqdn_selectors`: the names that matter.
+    """
 
     revision: int
     policies: tuple[EndpointPolicy, ...] = ()
@@ -345,6 +358,7 @@ class NodePolicy:
     services: tuple[ServiceAddress, ...] = ()
     slots: tuple[Slot, ...] = ()
     logs: tuple[PolicyLog, ...] = ()
+    fqdn_selectors: tuple[FqdnSelector, ...] = ()
 
     def validate(self) -> None:
         """Raise ValueError naming everything that contradicts the laws of the IR; nothing is raised for a good one."""

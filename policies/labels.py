@@ -15,6 +15,7 @@ ANY: Final = "any"
 CIDR: Final = "cidr"  # of identities of prefixes: the prefix itself
 CIDR_GROUP: Final = "cidrgroup"  # ... and the labels of the groups that hold it
 NODE: Final = "node"  # labels of Node objects
+FQDN: Final = "fqdn"  # of identities of learned addresses: the selectors that one of their names has
 
 NAMESPACE_KEY: Final = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX: Final = "io.cilium.k8s.namespace.labels."
@@ -68,6 +69,17 @@ def cidr_key(prefix: str) -> str:
 def prefix_of(key: str) -> str:
     """The prefix that a `cidr:` key is for."""
     return key.partition(":")[2].replace("-", ":")
+
+
+def fqdn_key(selector: str) -> str:
+    """The key of a toFQDNs selector's label, from its name or pattern in canonical form: `fqdn:*.x.io` for `*.x.io.`,
+    as Cilium writes it; `fqdn:.` for the root."""
+    return f"{FQDN}:{selector.removesuffix('.') or '.'}"
+
+
+def is_of_names(label: str) -> bool:
+    """Whether a label, or key, is about the names of an address."""
+    return label.startswith(f"{FQDN}:")
 
 
 def is_identity_relevant(key: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policies.ir import HeaderAction, HeaderMatch, HttpRule, Mismatch
+from policies.ir import FqdnSelector, HeaderAction, HeaderMatch, HttpRule, Mismatch
 from policies.selectors import Selector
 from policies.types import Direction, Origin, PortRange, Protocol
 
@@ -78,7 +78,14 @@ class ServicePeer:
     selector: Selector | None = None
 
 
-Peer = Selector | EntityPeer | CidrPeer | CidrGroupPeer | ServicePeer
+@dataclass(frozen=True, slots=True)
+class FqdnPeer:
+    """toFQDNs: where names that are selected lead to, as far as pods of the node have asked. Never a pod or a node."""
+
+    selector: FqdnSelector
+
+
+Peer = Selector | EntityPeer | CidrPeer | CidrGroupPeer | ServicePeer | FqdnPeer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from policies.labels import ANY, CIDR, RESERVED, cidr_key, parse_label, prefix_of
+from policies.labels import ANY, CIDR, RESERVED, cidr_key, is_of_names, parse_label, prefix_of
 from policies.prefixes import Prefix, PrefixMap, parse_prefix
 
 _WORLD: Final = f"{RESERVED}:world"
@@ -112,7 +112,8 @@ def within(prefix: str, excepts: Iterable[str] = ()) -> Selector:
 
 
 def label_map(labels: Iterable[str]) -> dict[str, str]:
-    """Labels by canonical key. `any:KEY` is the first label of that key, whatever its source.
+    """Labels by canonical key. `any:KEY` is the first label of that key, whatever its source; but for names, which
+    nobody may be taken for who asks for a label of pods.
 
     Who is of the world of one family is of the world: in dual stack, `reserved:world` chooses 2, 9 and 10 (facts 2.5),
     and every prefix.
@@ -121,6 +122,8 @@ def label_map(labels: Iterable[str]) -> dict[str, str]:
     for label in labels:
         key, any_key, value = _keys(label)
         found.setdefault(key, value)
+        if is_of_names(key):
+            continue
         found.setdefault(any_key, value)
         if key.startswith(_CIDR_SOURCE):
             found[OWN_PREFIX] = prefix_of(key)

@@ -114,6 +114,10 @@ class AddressBook:
         longest = self._longest.longest(prefix)
         return longest if longest is not None else self._worlds[prefix.version]
 
+    def is_taken(self, address: str) -> bool:
+        """Whether it is a pod's or a node's."""
+        return address in self._claims or address in self._host or address in self._nodes
+
     def settle(self) -> set[str]:
         """Bring the table up to date; prefixes that have another identity now, or none, or one for the first time."""
         changed = {prefix for prefix in self._touched if self._enter(prefix)}

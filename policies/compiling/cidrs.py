@@ -14,7 +14,7 @@ from policies.compiling.identity import IdentitiesExhausted, IdentityAllocator, 
 from policies.compiling.peers import group_labels
 from policies.compiling.selections import SelectorCache
 from policies.errors import PolicyError, Reason
-from policies.labels import API_SERVER_LABEL, RESERVED, cidr_key
+from policies.labels import API_SERVER_LABEL, RESERVED, cidr_key, is_of_names
 from policies.objects import CidrGroup
 from policies.prefixes import Prefix, PrefixMap, parse_prefix
 from policies.types import IDENTITY_UNMANAGED
@@ -33,7 +33,7 @@ class CidrBook:
         self._allocator = identities
         self._selectors = selectors
         self._is_dual = is_dual
-        self._labels: dict[Prefix, Labels] = {}
+        self.labels: Mapping[Prefix, Labels] = {}  # replaced when it changes
         self._seen: tuple[object, ...] = ()
         self._is_first = True
 
@@ -44,8 +44,8 @@ class CidrBook:
             return
         self._seen = seen
         wanted = self._wanted(groups, api_servers)
-        gone = {p: labels for p, labels in self._labels.items() if wanted.get(p) != labels}
-        known, nobodys = self._labels, {p for p, number in self.identities.items() if number == IDENTITY_UNMANAGED}
+        gone = {p: labels for p, labels in self.labels.items() if wanted.get(p) != labels}
+        known, nobodys = self.labels, {p for p, number in self.identities.items() if number == IDENTITY_UNMANAGED}
         new = {p: labels for p, labels in wanted.items() if known.get(p) != labels or p in nobodys}
         if not (gone or new or self._is_first):
             return
@@ -53,12 +53,14 @@ class CidrBook:
         for prefix in gone:
             self._release(numbers.pop(prefix))
         if self._is_first:  # what an earlier agent knew and this world does not
-            for number in self._allocator.in_use(Scope.LOCAL).keys() - self._numbers_of(wanted):
+            known_before = self._allocator.in_use(Scope.LOCAL)
+            others = {number for number, of in known_before.items() if not any(map(is_of_names, of))}
+            for number in others - self._numbers_of(wanted):
                 self._release(number)
             self._is_first = False
         for prefix in sorted(new):
             numbers[prefix] = self._enter(new[prefix])
-        self._labels, self.identities = wanted, numbers
+        self.labels, self.identities = wanted, numbers
         self.errors = _no_number([prefix for prefix, n in numbers.items() if n == IDENTITY_UNMANAGED])
 
     def _wanted(self, groups: Mapping[str, CidrGroup], api_servers: Iterable[str]) -> dict[Prefix, Labels]:

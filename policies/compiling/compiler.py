@@ -15,6 +15,7 @@ from policies.compiling.addresses import AddressBook
 from policies.compiling.census import Census
 from policies.compiling.cidrs import CidrBook
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.fqdns import FqdnBook, LearnedNames, NoNames
 from policies.compiling.groups import GroupBook, Modes
 from policies.compiling.identity import IdentityAllocator
 from policies.compiling.named_ports import NamedPorts, OwnPorts, PortName
@@ -27,6 +28,7 @@ from policies.compiling.services import ServiceBook
 from policies.errors import PolicyError, Reason, in_order
 from policies.ir import Endpoint, NodePolicy
 from policies.objects import PodKey
+from policies.prefixes import Prefix, parse_prefix
 from policies.types import IDENTITY_UNKNOWN
 from policies.world import World
 
@@ -60,7 +62,12 @@ class Compiled:
 class Compiler:
     """Keeps what the next call can reuse. One caller; `identities` is changed by `compile`."""
 
-    def __init__(self, identities: IdentityAllocator, options: CompilerOptions | None = None) -> None:
+    def __init__(
+        self,
+        identities: IdentityAllocator,
+        options: CompilerOptions | None = None,
+        learned: LearnedNames | None = None,
+    ) -> None:
         self._options = options or CompilerOptions()
         is_dual = self._options.ipv4 and self._options.ipv6
         self._identities = identities
@@ -72,6 +79,9 @@ class Compiler:
             identities, self._selectors, own_name=self._options.node_name, with_labels=self._options.node_labels
         )
         self._cidrs = CidrBook(identities, self._selectors, is_dual=is_dual)
+        self.fqdns = FqdnBook(identities, self._selectors, self._cidrs, is_dual=is_dual)
+        self._learned = learned or NoNames()
+        self._frontends: frozenset[str] = frozenset()
         self._places = Places(self._options.cluster, is_dual)
         self._rulebook = Rulebook(self._sets)
         modes = Modes(self._options.policy_enforcement, self._options.allow_localhost)
@@ -102,8 +112,9 @@ class Compiler:
             addresses=self._addresses.table,
             services=self._services.table,
             logs=self._rulebook.logs,
+            fqdn_selectors=self.fqdns.selectors,
         )
-        books = (self._census, self._nodes, self._cidrs, self._addresses, self._groups)
+        books = (self._census, self._nodes, self._cidrs, self.fqdns, self._addresses, self._groups)
         return Compiled(node, in_order([*errors, *(error for book in books for error in book.errors)]))
 
     def _take_pods(self, world: World) -> None:
@@ -130,7 +141,23 @@ class Compiler:
     def _take_addresses(self, world: World) -> None:
         self._addresses.set_nodes(self._nodes.identities)
         self._addresses.set_cidrs(self._cidrs.identities)
-        self._services.take(world.services, world.slices, self._addresses.settle())
+        moved = self._addresses.settle()
+        self._services.take(world.services, world.slices, moved)
+        self._take_names(world, moved)
+
+    def _take_names(self, world: World, moved: Iterable[str]) -> None:
+        doubtful = {parse_prefix(text) for text in moved}
+        if world.services is not self._world.services:
+            frontends = frozenset(address for service in world.services.values() for address in service.addresses)
+            doubtful |= {parse_prefix(address) for address in frontends ^ self._frontends}
+            self._frontends = frontends
+        self.fqdns.follow(self._rulebook.names, self._rulebook.names_version, self._learned)
+        self.fqdns.take(self._learned, doubtful, self._is_taken)
+
+    def _is_taken(self, prefix: Prefix) -> bool:
+        """Whether an address is of a pod, a node or a service: no name selects these (facts 6.3)."""
+        address = str(prefix).partition("/")[0]
+        return address in self._frontends or self._addresses.is_taken(address)
 
     def _endpoints(self, world: World, local: Mapping[PodKey, int]) -> tuple[tuple[Endpoint, ...], list[PolicyError]]:
         endpoints, errors = [], []

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from policies.compiling.secret_headers import resolve
-from policies.labels import CIDR_GROUP, CLUSTER_KEY, GROUP_NAME_PREFIX, K8S, NAMESPACE_KEY, RESERVED, Label
+from policies.labels import CIDR_GROUP, CLUSTER_KEY, GROUP_NAME_PREFIX, K8S, NAMESPACE_KEY, RESERVED, Label, fqdn_key
 from policies.objects import CidrGroup, EndpointSlice, PodKey, Secret, Service
 from policies.prefixes import parse_prefix
-from policies.rules import CidrGroupPeer, CidrPeer, Clause, Entity, EntityPeer, Peer, ServicePeer, ToPorts
+from policies.rules import CidrGroupPeer, CidrPeer, Clause, Entity, EntityPeer, FqdnPeer, Peer, ServicePeer, ToPorts
 from policies.selectors import Operator, Requirement, Selector, exists, label_map, within
 
 EVERYBODY: Final = Selector()
@@ -69,6 +69,8 @@ class Places:
                 for group in self.groups.values():
                     if chosen.matches(label_map(group_labels(group))):
                         yield from (self._prefix(prefix, excepts) for prefix in group.prefixes)
+            case FqdnPeer(named):
+                yield Selector.of([exists(fqdn_key(named.pattern or named.name))])
             case ServicePeer():
                 for service in self._services(peer):
                     yield from self._service(service)

@@ -7,7 +7,8 @@ is about is asked of the groups of this node alone: the ten thousand other ident
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from pyroaring import BitMap
 
@@ -16,8 +17,10 @@ from policies.compiling.peersets import PeerSets
 from policies.compiling.selections import SelectorCache
 from policies.compiling.shapes import BoundClause, bind
 from policies.ir import PolicyLog
+from policies.labels import is_of_names
 from policies.objects import ObjectKey
 from policies.rules import Clause, Policy, Rule
+from policies.selectors import Selector
 from policies.types import Direction
 
 Labels = tuple[str, ...]
@@ -27,7 +30,7 @@ Clauses = tuple[tuple[Clause, ...], ...]  # of each direction
 class BoundRule:
     """A rule with living peers. Compared by being the same object."""
 
-    __slots__ = ("_clauses", "found", "key", "rule", "subject")
+    __slots__ = ("_clauses", "found", "key", "names", "rule", "subject")
 
     def __init__(self, key: ObjectKey, rule: Rule, found: Clauses, books: tuple[SelectorCache, PeerSets]) -> None:
         subjects, sets = books
@@ -35,6 +38,7 @@ class BoundRule:
         self.rule = rule
         self.found = found
         self.subject = subjects.acquire(rule.subject)
+        self.names = _names(found)
         self._clauses = {
             direction: tuple(bind(clause, sets, is_enforcing=direction in rule.enforces) for clause in clauses)
             for direction, clauses in zip(Direction, found, strict=True)
@@ -64,6 +68,8 @@ class Rulebook:
         self._by_group: dict[int, dict[ObjectKey, tuple[BoundRule, ...]]] = {}
         self._in_order: dict[int, tuple[BoundRule, ...]] = {}
         self._logs: dict[ObjectKey, tuple[PolicyLog, ...]] = {}
+        self.names: Counter[str] = Counter()  # keys of names' selectors, by how many rules of groups have them
+        self.names_version = 0
         self.logs: tuple[PolicyLog, ...] = ()
 
     def rules(self, group: int) -> tuple[BoundRule, ...]:
@@ -119,7 +125,8 @@ class Rulebook:
 
     def _regroup(self, groups: Mapping[int, Labels]) -> None:
         for group in self._by_group.keys() - groups.keys():
-            del self._by_group[group]
+            for rules in self._by_group.pop(group).values():
+                self._mention(rules, -1)
             self._in_order.pop(group, None)
             self._subjects.remove(group)
         new = BitMap(groups.keys() - self._by_group.keys())
@@ -135,14 +142,32 @@ class Rulebook:
         """Whether, and with which of its rules, this policy is about this group."""
         chosen = tuple(rule for rule in self._bound.get(key, ()) if group in rule.subject.members)
         by_policy = self._by_group[group]
-        if by_policy.pop(key, ()) or chosen:
+        before = by_policy.pop(key, ())
+        if before or chosen:
             self._in_order.pop(group, None)
         if chosen:
             by_policy[key] = chosen
+        self._mention(chosen, 1)
+        self._mention(before, -1)
+
+    def _mention(self, rules: Iterable[BoundRule], times: int) -> None:
+        for name in (name for rule in rules for name in rule.names):
+            self.names[name] += times
+            if self.names[name] == max(times, 0):
+                self.names_version += 1
+            if not self.names[name]:
+                del self.names[name]
 
 
 def _clauses(rule: Rule) -> Iterator[Clause]:
     return (clause for direction in Direction for clause in rule.clauses(direction))
+
+
+def _names(found: Clauses) -> tuple[str, ...]:
+    """Keys of the names' selectors that a rule has, each once."""
+    peers = (peer for clauses in found for clause in clauses for peer in clause.peers or ())
+    selectors = (peer for peer in peers if isinstance(peer, Selector))
+    return tuple(sorted({r.key for selector in selectors for r in selector.requirements if is_of_names(r.key)}))
 
 
 def _found(rule: Rule, places: Places) -> Clauses:

@@ -20,6 +20,7 @@ from policies.rules import (
     CidrPeer,
     Clause,
     EntityPeer,
+    FqdnPeer,
     Peer,
     Policy,
     PortSpec,
@@ -180,6 +181,8 @@ def peer_in_words(peer: Peer) -> str:
             return peer.prefix + (f" except {', '.join(peer.excepts)}" if peer.excepts else "")
         case CidrGroupPeer():
             return f"CIDR group {selector_in_words(peer.groups)}"
+        case FqdnPeer():
+            return f"name {peer.selector.pattern or peer.selector.name or '.'}"
         case ServicePeer():
             which = selector_in_words(peer.selector) if peer.selector is not None else peer.name
             return f"service {peer.namespace or '*'}/{which}"
