@@ -126,7 +126,7 @@ def _reason(dial: Dial, error: grpc.aio.AioRpcError) -> str:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         if dial.secure is not None and any(
-            word in details for word in ("SSL", "handshake", "certificate", "CERTIFICATE")
+            word in details for word in ("SSL", "handshake", "certificate", "CERTIFICATE", "check peer")
         ):
             return f"{dial}: no agreement on TLS: {details.strip()}"
         return f"no flows from {dial}: nobody answers there; is 'deflector run' running, and is this its address?"
