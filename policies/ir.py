@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -37,6 +37,14 @@ class Verdict(StrEnum):
     ALLOW = "allow"
     DENY = "deny"
     REDIRECT = "redirect"
+
+
+class L7Parser(StrEnum):
+    """Who judges what arrives at a slot: Envoy, or one of the proxies of l7proxy."""
+
+    HTTP = "http"
+    DNS = "dns"
+    KAFKA = "kafka"
 
 
 REDACTED = "[redacted]"
@@ -119,6 +127,8 @@ class HttpRule:
     header_actions: tuple[HeaderAction, ...] = ()
     unavailable: str = ""  # why the rule matches nothing for now: a secret that it needs is not there
 
+    parser = L7Parser.HTTP
+
     @property
     def match_key(self) -> MatchKey:
         """What the rule matches and does, without where it comes from; also its sort key. Not to be shown: secrets."""
@@ -138,7 +148,8 @@ class HttpRule:
 
 @dataclass(frozen=True, slots=True)
 class DnsRule:
-    """One entry of rules.dns: a name or a pattern (facts 6.1), as written, lower-cased. Both empty: the root only.
+    """One entry of rules.dns: a name or a pattern (facts 6.1) in canonical form (policies.dns_patterns): lower-cased,
+    with a trailing dot; the pattern for every name is `*`. Both empty: the root only.
 
     A matchName and a matchPattern in one entry are two rules.
     """
@@ -147,10 +158,16 @@ class DnsRule:
     pattern: str = ""
     origins: tuple[Origin, ...] = ()
 
+    parser = L7Parser.DNS
+
     @property
     def match_key(self) -> tuple[str, str]:
         """What the rule matches, without where it comes from; also its sort key."""
         return (self.name, self.pattern)
+
+    @property
+    def is_wildcard(self) -> bool:
+        return self.pattern == "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +180,8 @@ class KafkaRule:
     topic: str = ""  # "": any, and requests that name no topic
     origins: tuple[Origin, ...] = ()
 
+    parser = L7Parser.KAFKA
+
     @property
     def match_key(self) -> tuple[tuple[int, ...], int, str, str]:
         """What the rule matches, without where it comes from; also its sort key."""
@@ -173,12 +192,7 @@ class KafkaRule:
         return not (self.api_keys or self.client_id or self.topic) and self.api_version is None
 
 
-class L7Parser(StrEnum):
-    """Who judges what arrives at a slot: Envoy, or one of the proxies of l7proxy."""
-
-    HTTP = "http"
-    DNS = "dns"
-    KAFKA = "kafka"
+L7Rule: TypeAlias = HttpRule | DnsRule | KafkaRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +209,30 @@ class RuleSet:
     dns: tuple[DnsRule, ...] = ()
     kafka: tuple[KafkaRule, ...] = ()
 
+    @classmethod
+    def of(cls, rules: Sequence[L7Rule], wildcard: tuple[Origin, ...] = ()) -> RuleSet:
+        """Of rules of one parser, sorted."""
+        found: dict[str, Any] = {rules[0].parser.value: tuple(rules)} if rules else {}
+        return cls(wildcard=wildcard, **found)
+
+    @property
+    def rules(self) -> tuple[L7Rule, ...]:
+        """Those of its parser, whichever it is."""
+        return self.http or self.dns or self.kafka
+
+    @property
+    def parser(self) -> L7Parser:
+        """Who judges by it; of a set without rules, which decides without a look at requests, HTTP's."""
+        return L7Parser.DNS if self.dns else L7Parser.KAFKA if self.kafka else L7Parser.HTTP
+
     @property
     def allows_all(self) -> bool:
-        return bool(self.wildcard) or any(r.is_wildcard for r in self.http) or any(r.is_wildcard for r in self.kafka)
+        return bool(self.wildcard) or any(rule.is_wildcard for rule in self.rules)
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Every clause that contributes, sorted, once."""
-        rules: tuple[HttpRule | DnsRule | KafkaRule, ...] = (*self.http, *self.dns, *self.kafka)
-        return tuple(sorted({*self.wildcard, *(o for rule in rules for o in rule.origins)}))
+        return tuple(sorted({*self.wildcard, *(o for rule in self.rules for o in rule.origins)}))
 
     def digest(self) -> str:
         """Content hash (hex, 16 digits): equal sets, equal digest."""

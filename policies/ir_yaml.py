@@ -14,11 +14,14 @@ from policies.ir import (
     REDACTED,
     Address,
     DirectionPolicy,
+    DnsRule,
     Endpoint,
     EndpointPolicy,
     HeaderAction,
     HeaderMatch,
     HttpRule,
+    KafkaRule,
+    L7Parser,
     Mismatch,
     NodePolicy,
     PeerRule,
@@ -81,7 +84,26 @@ def _peer_rule(plain: Plain) -> PeerRule:
 
 
 def _rule_set(plain: Plain) -> RuleSet:
-    return RuleSet(tuple(_http(item) for item in plain.get("http", ())), _origins(plain.get("wildcard", ())))
+    return RuleSet(
+        http=tuple(_http(item) for item in plain.get("http", ())),
+        wildcard=_origins(plain.get("wildcard", ())),
+        dns=tuple(_dns(item) for item in plain.get("dns", ())),
+        kafka=tuple(_kafka(item) for item in plain.get("kafka", ())),
+    )
+
+
+def _dns(plain: Plain) -> DnsRule:
+    return DnsRule(plain.get("name", ""), plain.get("pattern", ""), _origins(plain.get("origins", ())))
+
+
+def _kafka(plain: Plain) -> KafkaRule:
+    return KafkaRule(
+        api_keys=tuple(plain.get("api_keys", ())),
+        api_version=plain.get("api_version"),
+        client_id=plain.get("client_id", ""),
+        topic=plain.get("topic", ""),
+        origins=_origins(plain.get("origins", ())),
+    )
 
 
 def _http(plain: Plain) -> HttpRule:
@@ -109,6 +131,7 @@ def _slot(plain: Plain) -> Slot:
         ports=_ports(plain["ports"]),
         rule_set=_rule_set(plain["rule_set"]),
         state=SlotState(plain["state"]),
+        parser=L7Parser(plain.get("parser", L7Parser.HTTP)),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policies.ir import FqdnSelector, HeaderAction, HeaderMatch, HttpRule, Mismatch
+from policies.ir import FqdnSelector, HeaderAction, HeaderMatch, HttpRule, L7Parser, L7Rule, Mismatch
 from policies.selectors import Selector
 from policies.types import Direction, Origin, PortRange, Protocol
 
@@ -115,7 +115,7 @@ class SecretHeader:
 
 @dataclass(frozen=True, slots=True)
 class SecretRule:
-    """What becomes of a rule of ToPorts.http once secrets are known (policies.compiling.secret_headers). Until then
+    """What becomes of an HTTP rule of ToPorts.l7 once secrets are known (policies.compiling.secret_headers). Until then
     `rule` matches nothing. `expects`: its headerMatches, in their order."""
 
     rule: HttpRule
@@ -124,12 +124,19 @@ class SecretRule:
 
 @dataclass(frozen=True, slots=True)
 class ToPorts:
-    """One entry of toPorts, or the fields of icmps. `http` is sorted, each match once; empty: no L7 (`{}` would be a
-    rule that matches all). An entry without `ports` allows and denies nothing."""
+    """One entry of toPorts, or the fields of icmps. `l7` is of one parser and sorted, each match once; empty: no L7
+    (`{}` would be a rule that matches all). An entry without `ports` allows and denies nothing.
+
+    A Kafka rule for a role has the keys of today's roles: a node may take them for Cilium's (policies.compiling.roles).
+    """
 
     ports: tuple[PortSpec, ...] = ()
-    http: tuple[HttpRule, ...] = ()
+    l7: tuple[L7Rule, ...] = ()
     secret_rules: tuple[SecretRule, ...] = ()
+
+    @property
+    def parser(self) -> L7Parser | None:
+        return self.l7[0].parser if self.l7 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,8 +87,8 @@ def _about_clauses(clauses: Sequence[_Clause], kind: str) -> Iterator[tuple[str,
     for clause in clauses:
         yield from _about_peers(clause, kind)
         for i, entry in enumerate(clause.clause.to_ports):
-            path = f"{clause.path}.toPorts[{i}].rules.http"
-            if entry.http and not clause.enforces:
+            path = f"{clause.path}.toPorts[{i}].rules.{entry.parser}"
+            if entry.l7 and not clause.enforces:
                 words = "enableDefaultDeny is false in this direction: requests are seen, none is refused"
                 yield path, Reason.L7_VOIDED, words
             yield from _about_http(entry)
@@ -132,10 +132,10 @@ def _about_pairs(clauses: Sequence[_Clause]) -> Iterator[tuple[str, str, str]]:
             yield narrow.path, Reason.SHADOWED, words
             continue
         for k, entry in enumerate(narrow.clause.to_ports):
-            broad = next((o for _, o in others if _voids(o.clause, narrow.clause, entry)), None) if entry.http else None
+            broad = next((o for _, o in others if _voids(o.clause, narrow.clause, entry)), None) if entry.l7 else None
             if broad is not None:
                 words = f"{broad.path} allows the same peers and ports without L7 rules: every request passes"
-                yield f"{narrow.path}.toPorts[{k}].rules.http", Reason.L7_VOIDED, words
+                yield f"{narrow.path}.toPorts[{k}].rules.{entry.parser}", Reason.L7_VOIDED, words
 
 
 def _says_something(clause: Clause) -> bool:
@@ -152,9 +152,9 @@ def _is_covered(narrow: Clause, broad: Clause, *, is_later: bool) -> bool:
     if broad.action is narrow.action and broad.peers == narrow.peers and _asked(broad) == _asked(narrow):
         return is_later
     if broad.action is Action.ALLOW:
-        if any(entry.http for entry in narrow.to_ports):
+        if any(entry.l7 for entry in narrow.to_ports):
             return False  # L7 rules that a plain allow voids are told in words of their own
-        broad_entries = tuple(entry for entry in broad.to_ports if not entry.http)
+        broad_entries = tuple(entry for entry in broad.to_ports if not entry.l7)
         if broad.to_ports and not broad_entries:
             return False
     else:
@@ -169,21 +169,22 @@ def _is_covered(narrow: Clause, broad: Clause, *, is_later: bool) -> bool:
 
 def _asked(clause: Clause) -> list[tuple[object, ...]]:
     """Its ports and requests, without where they are written."""
-    return [(entry.ports, tuple(rule.match_key for rule in entry.http)) for entry in clause.to_ports]
+    return [(entry.ports, tuple(rule.match_key for rule in entry.l7)) for entry in clause.to_ports]
 
 
 def _voids(broad: Clause, narrow: Clause, entry: ToPorts) -> bool:
     if broad.action is Action.DENY or narrow.action is Action.DENY or not peers_cover(broad.peers, narrow.peers):
         return False
-    plain = tuple(other for other in broad.to_ports if not other.http)
+    plain = tuple(other for other in broad.to_ports if not other.l7)
     return (not broad.to_ports or bool(plain)) and ports_cover(plain, entry)
 
 
 def _about_http(entry: ToPorts) -> Iterator[tuple[str, str, str]]:
     """Rules that another one of the same list makes needless: it leaves out a field that they have."""
-    if sum(len(rule.headers) for rule in entry.http) > HEADERS_COMPARED_MAX:
+    rules = [rule for rule in entry.l7 if isinstance(rule, HttpRule)]
+    if sum(len(rule.headers) for rule in rules) > HEADERS_COMPARED_MAX:
         return
-    plain = [rule for rule in entry.http if not rule.header_actions and not rule.unavailable]
+    plain = [rule for rule in rules if not rule.header_actions and not rule.unavailable]
     shapes = {_shape(rule) for rule in plain}
     filled = {_filled(shape) for shape in shapes}
     if len(filled) < 2:

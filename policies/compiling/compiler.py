@@ -22,6 +22,7 @@ from policies.compiling.named_ports import NamedPorts, OwnPorts, PortName
 from policies.compiling.nodes import Nodes, api_servers
 from policies.compiling.peers import Places
 from policies.compiling.peersets import PeerSets
+from policies.compiling.roles import KafkaRoles
 from policies.compiling.rulebook import Rulebook
 from policies.compiling.selections import SelectorCache
 from policies.compiling.services import ServiceBook
@@ -38,7 +39,7 @@ class CompilerOptions:
     """`node_name`: Node objects and host-network pods of this name are the host; "" leaves that to their addresses.
 
     `ipv4`, `ipv6`: families that the node has; with one of them only, there is one world. `node_labels`: nodes may be
-    selected by their labels (enable-node-selector-labels).
+    selected by their labels (enable-node-selector-labels). `kafka_roles`: which APIs a role of Kafka rules stands for.
     """
 
     cluster: str = "default"
@@ -48,6 +49,7 @@ class CompilerOptions:
     node_labels: bool = False
     ipv4: bool = True
     ipv6: bool = True
+    kafka_roles: KafkaRoles = KafkaRoles.NATIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Compiler:
         self.fqdns = FqdnBook(identities, self._selectors, self._cidrs, is_dual=is_dual)
         self._learned = learned or NoNames()
         self._frontends: frozenset[str] = frozenset()
-        self._places = Places(self._options.cluster, is_dual)
+        self._places = Places(self._options.cluster, is_dual, kafka_roles=self._options.kafka_roles)
         self._rulebook = Rulebook(self._sets)
         modes = Modes(self._options.policy_enforcement, self._options.allow_localhost)
         self._groups = GroupBook(self._rulebook, self._names, identities, modes)
@@ -134,7 +136,9 @@ class Compiler:
         looked_up_in = (world.cidr_groups, world.services, world.slices, world.secrets)
         looked_up_before = (before.cidr_groups, before.services, before.slices, before.secrets)
         if any(now is not then for now, then in zip(looked_up_in, looked_up_before, strict=True)):
-            self._places = Places(self._options.cluster, self._places.is_dual, *looked_up_in)
+            self._places = Places(
+                self._options.cluster, self._places.is_dual, *looked_up_in, kafka_roles=self._options.kafka_roles
+            )
         labels = {group: self._identities.labels(group) for group in groups}
         self._rulebook.take(world.policies, self._places, labels)
 

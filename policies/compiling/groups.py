@@ -6,7 +6,7 @@ one whose clauses cannot be merged keeps its last good policy, or is denied, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pyroaring import BitMap
@@ -14,7 +14,7 @@ from pyroaring import BitMap
 from policies.compiling.decisions import RuleSets
 from policies.compiling.enforcement import AllowLocalhost, Enforcement, inputs, mode_for
 from policies.compiling.identity import IdentityAllocator
-from policies.compiling.merge import Inputs, MergedDirection
+from policies.compiling.merge import Conflict, Inputs, MergedDirection
 from policies.compiling.named_ports import NamedPorts, OwnPorts
 from policies.compiling.peersets import PeerSet
 from policies.compiling.rulebook import BoundRule, Rulebook
@@ -129,4 +129,18 @@ class GroupBook:
                 names = ", ".join([*list(keys)[:_NAMES_MAX], *(["..."] if len(keys) > _NAMES_MAX else [])])
                 message = f"{merged.failure} (it is under {names}); what held before holds, or else it is denied"
                 found.append(PolicyError("Group", "", str(group), direction, Reason.TOO_MANY, message))
+            for conflict in merged.conflicts if merged is not None else ():
+                found += _of_clauses(conflict)
         return found
+
+
+def _of_clauses(conflict: Conflict) -> Iterator[PolicyError]:
+    """Said of each clause, whatever group it is: in_order leaves one of equal ones."""
+    for parser, clauses in conflict.clauses.items():
+        others = [f"{o} ({p.value} rules)" for p, some in conflict.clauses.items() if p is not parser for o in some]
+        named = ", ".join([*others[:_NAMES_MAX], *(["..."] if len(others) > _NAMES_MAX else [])])
+        where = f"{conflict.ports}/{conflict.protocol.name}"
+        words = f"{parser.value} rules, while {named} asks for others on {where}: peers that both choose are denied"
+        for clause in clauses:
+            about = (clause.kind, clause.namespace, clause.name, clause.path)
+            yield PolicyError(*about, Reason.CONFLICT, words)

@@ -11,18 +11,18 @@ pieces that it concerns; nothing else is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pyroaring import BitMap, FrozenBitMap
 
-from policies.compiling.decisions import Decision, RuleSets, decide
+from policies.compiling.decisions import Decision, RuleSets, conflicting, decide
 from policies.compiling.named_ports import NamedPorts, OwnPorts, PortName
 from policies.compiling.partition import Class, bits, classes, port_pieces
 from policies.compiling.peersets import PeerSet
 from policies.compiling.shapes import BoundClause, Shape
-from policies.ir import WILDCARD, DirectionPolicy, PeerRule, PortPolicy, Verdict
+from policies.ir import WILDCARD, DirectionPolicy, L7Parser, PeerRule, PortPolicy, Verdict
 from policies.types import ALL_PORTS, IDENTITY_HOST, Direction, Origin, PortRange, Protocol
 
 # allow-localhost=always: the node reaches its pods (kubelet probes) and is never proxied (facts 3.1).
@@ -41,6 +41,15 @@ _KNOWN_MAX: Final = 1024
 
 class MergeFailed(Exception):
     """The clauses cannot be merged; the text says why. The group keeps its last good policy, or is denied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Clauses of two parsers or more for the same peers, and the ports where those are denied for it."""
+
+    protocol: Protocol
+    ports: PortRange
+    clauses: Mapping[L7Parser, tuple[Origin, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,11 @@ class MergedDirection:
         self._asks_peers = bool(self._asked) and inputs.direction is Direction.EGRESS
         self._version = 0
         self._build()
+
+    @property
+    def conflicts(self) -> Iterator[Conflict]:
+        """What nobody can judge; few pieces have to be looked at."""
+        return (conflict for piece in self._pieces if piece.is_of_many for conflict in piece.conflicts())
 
     def follow(self, changed: Mapping[PeerSet, BitMap]) -> None:
         """Identities came to these peer sets or left them; names of ports may mean something else."""
@@ -191,6 +205,7 @@ class _Cover:
 
     def __init__(self, own: Sequence[_Entry], everywhere: Sequence[_Entry]) -> None:
         self.has_wildcard = any(not bit for _, bit in own)
+        self.is_of_many = len({shape.parser for shape, _ in own} - {None}) > 1  # parsers; none is for all protocols
         self.own_mask = 0
         self.mask = 0
         self._by_bit: dict[int, list[Shape]] = {}
@@ -224,6 +239,7 @@ class _Piece:
         self._cover = cover
         self._base = base
         self._implicit, self._rule_sets = common
+        self.is_of_many = cover.is_of_many
         self._rules: dict[tuple[Shape, ...], PeerRule] = {}  # by the shapes that decide
         self._known: dict[int, tuple[Shape, ...]] = {}  # shapes that decide about a class to be named
 
@@ -263,6 +279,13 @@ class _Piece:
         if moves:
             self._replace(moves)
         return bool(moves)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Of everybody whom it names."""
+        wildcard = [self._cover.deciding(0)] if self._cover.has_wildcard else []
+        for shapes in (*wildcard, *self._rules):
+            if clauses := conflicting(shapes):
+                yield Conflict(*self._place, clauses)
 
     def _put(self, shapes: tuple[Shape, ...], identities: FrozenBitMap) -> _Replaced:
         """These identities, and no others, are what these shapes decide about."""

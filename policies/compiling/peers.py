@@ -1,4 +1,4 @@
-"""What clauses look up in the world: peers of every kind -> selectors, secrets -> values. Pure.
+"""What clauses look up in the world: peers of every kind -> selectors, secrets -> values, roles -> APIs. Pure.
 
 Selectors are the one form that selections are kept for. Entities are reserved labels, prefixes are `cidr:` keys; groups
 of prefixes and services are looked up in the world, so their selectors change with it. A peer that stands for nobody
@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from policies.compiling.secret_headers import resolve
+from policies.compiling import roles, secret_headers
+from policies.compiling.roles import KafkaRoles
 from policies.labels import CIDR_GROUP, CLUSTER_KEY, GROUP_NAME_PREFIX, K8S, NAMESPACE_KEY, RESERVED, Label, fqdn_key
 from policies.objects import CidrGroup, EndpointSlice, PodKey, Secret, Service
 from policies.prefixes import parse_prefix
-from policies.rules import CidrGroupPeer, CidrPeer, Clause, Entity, EntityPeer, FqdnPeer, Peer, ServicePeer, ToPorts
+from policies.rules import CidrGroupPeer, CidrPeer, Clause, Entity, EntityPeer, FqdnPeer, Peer, ServicePeer
 from policies.selectors import Operator, Requirement, Selector, exists, label_map, within
 
 EVERYBODY: Final = Selector()
@@ -28,7 +29,8 @@ _CLUSTER_ENTITIES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What of the world peers are looked up in. `is_dual`: each family has a world of its own."""
+    """What of the world peers are looked up in, and what is the same for all of them: `is_dual`, each family has a
+    world of its own; `kafka_roles`, what roles stand for."""
 
     cluster: str = "default"
     is_dual: bool = True
@@ -36,14 +38,19 @@ class Places:
     services: Mapping[PodKey, Service] = field(default_factory=dict)
     slices: Mapping[PodKey, EndpointSlice] = field(default_factory=dict)
     secrets: Mapping[PodKey, Secret] = field(default_factory=dict)
+    kafka_roles: KafkaRoles = KafkaRoles.NATIVE
 
     def looked_up(self, clause: Clause) -> Clause:
-        """The clause with selectors for peers, and with the values of secrets in its rules; the same one if it has
-        neither."""
+        """The clause with selectors for peers, and with the values of secrets and the keys of roles in its rules; the
+        same one if that changes nothing."""
         peers = self.selectors(clause.peers) if clause.peers is not None else None
         to_ports = clause.to_ports
-        if any(entry.secret_rules for entry in to_ports):
-            to_ports = tuple(ToPorts(entry.ports, resolve(entry, self.secrets)) for entry in to_ports)
+        if any(entry.l7 for entry in to_ports):
+            to_ports = tuple(
+                roles.resolve(secret_headers.resolve(entry, self.secrets), self.kafka_roles) for entry in to_ports
+            )
+            if all(now is before for now, before in zip(to_ports, clause.to_ports, strict=True)):
+                to_ports = clause.to_ports
         return (
             clause
             if peers == clause.peers and to_ports is clause.to_ports

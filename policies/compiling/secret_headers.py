@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from policies.ir import HeaderAction, HeaderMatch, HttpRule
+from policies.ir import HeaderAction, HeaderMatch, HttpRule, L7Rule
 from policies.ir import Secret as SecretValue
 from policies.objects import PodKey, Secret
 from policies.rules import SecretHeader, SecretRule, ToPorts
 
 
-def resolve(entry: ToPorts, secrets: Mapping[PodKey, Secret]) -> tuple[HttpRule, ...]:
-    """The HTTP rules of an entry of toPorts, sorted, with the values of these secrets put in."""
+def resolve(entry: ToPorts, secrets: Mapping[PodKey, Secret]) -> ToPorts:
+    """An entry of toPorts with the values of these secrets put into its HTTP rules; the same one if it needs none."""
     if not entry.secret_rules:
-        return entry.http
-    known = {secret_rule.rule.match_key: _resolved(secret_rule, secrets) for secret_rule in entry.secret_rules}
-    rules = (known.get(rule.match_key, rule) for rule in entry.http)
-    return tuple(sorted(rules, key=lambda rule: rule.match_key))
+        return entry
+    known: dict[object, L7Rule] = {
+        secret_rule.rule.match_key: _resolved(secret_rule, secrets) for secret_rule in entry.secret_rules
+    }
+    rules = (known.get(rule.match_key, rule) for rule in entry.l7)
+    return ToPorts(entry.ports, tuple(sorted(rules, key=lambda rule: rule.match_key)))
 
 
 def _resolved(secret_rule: SecretRule, secrets: Mapping[PodKey, Secret]) -> HttpRule:

@@ -11,13 +11,19 @@ from typing import Final
 
 from policies.compiling.peers import EVERYBODY
 from policies.compiling.peersets import PeerSet, PeerSets
-from policies.ir import HttpRule
+from policies.ir import L7Parser, L7Rule
 from policies.rules import Action, Clause, PortSpec, ToPorts
 from policies.selectors import Selector
 from policies.types import ALL_PORTS, Origin, PortRange, Protocol
 
 # ANY with a port stands for the protocols that have ports (facts 3.4).
 WITH_PORTS: Final = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+# What a parser is spoken over; ANY with such rules is these, and nobody is allowed another by them.
+_SPOKEN_OVER: Final = {
+    L7Parser.HTTP: (Protocol.TCP,),
+    L7Parser.KAFKA: (Protocol.TCP,),
+    L7Parser.DNS: (Protocol.TCP, Protocol.UDP),
+}
 # Facts 3.2: what the clauses of a policy that enforces nothing do not cover passes, requests of its own rules too.
 DEFAULT_ALLOW: Final = "default-allow"
 
@@ -30,10 +36,11 @@ class Shape:
 
     protocol: Protocol
     ports: PortRange
-    http: tuple[HttpRule, ...]
+    l7: tuple[L7Rule, ...]
     origin: Origin
     denies: bool = False
     pardon: Origin | None = None
+    parser: L7Parser | None = None  # who judges the requests
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +88,8 @@ class BoundClause:
 
     def _shape(self, protocol: Protocol, ports: PortRange, entry: ToPorts) -> Shape:
         denies = self._clause.action is Action.DENY
-        http = () if denies else entry.http
-        return Shape(protocol, ports, http, self._clause.origin, denies, self._pardon if http else None)
+        l7, parser = ((), None) if denies else (entry.l7, entry.parser)
+        return Shape(protocol, ports, l7, self._clause.origin, denies, self._pardon if l7 else None, parser)
 
 
 def bind(clause: Clause, sets: PeerSets, *, is_enforcing: bool) -> BoundClause:
@@ -96,14 +103,17 @@ def _named(clause: Clause) -> Iterator[NamedShape]:
     for entry in clause.to_ports:
         for spec in entry.ports:
             if isinstance(spec.ports, str):
-                for protocol in _protocols(spec):
+                for protocol in _protocols(spec, entry):
                     yield NamedShape(protocol, spec.ports, entry)
 
 
-def _protocols(spec: PortSpec) -> tuple[Protocol, ...]:
+def _protocols(spec: PortSpec, entry: ToPorts) -> tuple[Protocol, ...]:
     """ANY with all ports is every protocol, those without ports too (facts 3.4)."""
-    is_l3 = spec.protocol is Protocol.ANY and spec.ports == ALL_PORTS
-    return WITH_PORTS if spec.protocol is Protocol.ANY and not is_l3 else (spec.protocol,)
+    if spec.protocol is not Protocol.ANY:
+        return (spec.protocol,)
+    if entry.parser is not None:
+        return _SPOKEN_OVER[entry.parser]
+    return (Protocol.ANY,) if spec.ports == ALL_PORTS else WITH_PORTS
 
 
 def _ranges(entry: ToPorts) -> Iterator[tuple[Protocol, PortRange]]:
@@ -111,7 +121,7 @@ def _ranges(entry: ToPorts) -> Iterator[tuple[Protocol, PortRange]]:
     wanted: dict[Protocol, list[PortRange]] = {}
     for spec in entry.ports:
         if isinstance(spec.ports, PortRange):
-            for protocol in _protocols(spec):
+            for protocol in _protocols(spec, entry):
                 wanted.setdefault(protocol, []).append(spec.ports)
     for protocol in sorted(wanted):
         joined: list[PortRange] = []

@@ -9,21 +9,24 @@ from typing import Any, NamedTuple
 
 from pyroaring import BitMap, FrozenBitMap
 
-from policies.ir import Address, EndpointPolicy, RuleSet, Slot, SlotState
+from policies.ir import Address, EndpointPolicy, L7Parser, RuleSet, Slot, SlotState
 from policies.types import Direction, PortRange, Protocol
 
 
 class SlotPlace(NamedTuple):
-    """Where a slot stands. A port range of another shape is another place."""
+    """Where a slot stands. A port range of another shape, or another parser, is another place."""
 
     group: int
     direction: Direction
     protocol: Protocol
     ports: PortRange
+    parser: L7Parser = L7Parser.HTTP
 
     def name(self, number: int) -> str:
-        """ingress:4711:tcp:80, and with a number behind it if that name is taken."""
+        """ingress:4711:tcp:80, egress:4711:udp:53:dns; and with a number behind it if that name is taken."""
         base = f"{self.direction}:{self.group}:{self.protocol.name.lower()}:{self.ports}"
+        if self.parser is not L7Parser.HTTP:
+            base = f"{base}:{self.parser}"
         return f"{base}:{number}" if number else base
 
 
@@ -116,6 +119,7 @@ def _record_to_dict(record: SlotRecord) -> dict[str, Any]:
         "direction": place.direction.value,
         "protocol": place.protocol.name,
         "ports": [place.ports.first, place.ports.last],
+        "parser": place.parser.value,
         "state": record.state.value,
         "sent": _packed(record.sent),
     }
@@ -124,7 +128,8 @@ def _record_to_dict(record: SlotRecord) -> dict[str, Any]:
 def _record_from_dict(stored: Mapping[str, Any]) -> SlotRecord:
     first, last = stored["ports"]
     direction, protocol = Direction(stored["direction"]), Protocol[stored["protocol"]]
-    place = SlotPlace(int(stored["group"]), direction, protocol, PortRange(int(first), int(last)))
+    parser = L7Parser(stored.get("parser", L7Parser.HTTP))  # earlier agents knew of no other
+    place = SlotPlace(int(stored["group"]), direction, protocol, PortRange(int(first), int(last)), parser)
     return SlotRecord(stored["name"], place, SlotState(stored["state"]), _unpacked(stored["sent"]))
 
 

@@ -1,11 +1,11 @@
 """Which slot judges which peers, kept across edits: the continuity law of docs/decisions/0005. Pure.
 
-A slot is known by policy group, direction, protocol and port range; what identities it was ever sent is written down
-in the book. After an edit, every identity that may still have connections there must be judged alike, else the slot is
-retired. Who is denied now has connections as well: the kernel stops what he sends from now on, but a request that is on
-its way, or waits in the proxy behind another one, is judged when its turn comes. So rules do not change, nor become
-"allow", under somebody who is denied. No request is ever judged by rules that are not its own. A pod whose labels
-change keeps its connections: its new identity is taken for one that was sent where the old one was.
+A slot is known by policy group, direction, protocol, port range and parser; what identities it was ever sent is
+written down in the book. After an edit, every identity that may still have connections there must be judged alike, else
+the slot is retired. Who is denied now has connections as well: the kernel stops what he sends from now on, but a
+request that is on its way, or waits in the proxy behind another one, is judged when its turn comes. So rules do not
+change, nor become "allow", under somebody who is denied. No request is ever judged by rules that are not its own. A pod
+whose labels change keeps its connections: its new identity is taken for one that was sent where the old one was.
 
 What did not change is not looked at again: a group whose policy is the same object, and none of whose peers is gone or
 has new labels, keeps its slots.
@@ -25,6 +25,7 @@ from policies.compiling.slot_records import GroupSlots, Seen, SlotBook, SlotPlac
 from policies.ir import (
     DirectionPolicy,
     EndpointPolicy,
+    L7Parser,
     NodePolicy,
     PeerRule,
     PortPolicy,
@@ -187,10 +188,8 @@ class _Living:
             return
         for direction in Direction:
             for port in policy.direction(direction).ports:
-                for peer in port.peers:
-                    if peer.rule_set is not None:
-                        self.places[SlotPlace(policy.group, direction, port.protocol, port.ports)] = port
-                        break
+                for parser in sorted({peer.rule_set.parser for peer in port.peers if peer.rule_set is not None}):
+                    self.places[SlotPlace(policy.group, direction, port.protocol, port.ports, parser)] = port
 
     def outcomes(self, place: SlotPlace, sent: FrozenBitMap) -> tuple[set[Verdict], set[Origin]]:
         """What the kernel does now with these peers at this place, and by whose leave it lets them pass."""
@@ -240,15 +239,15 @@ def _overlap(one: PortRange, other: PortRange) -> bool:
     return one.first <= other.last and other.first <= one.last
 
 
-def _targets(port: PortPolicy, identities: FrozenBitMap) -> list[_Target]:
-    """The redirects of a port; the wildcard stands for every living identity that no other rule names."""
+def _targets(port: PortPolicy, parser: L7Parser, identities: FrozenBitMap) -> list[_Target]:
+    """The redirects of a port to one parser; the wildcard stands for every living identity that no other rule names."""
     named = FrozenBitMap.union(FrozenBitMap(), *(rule.identities for rule in port.peers))
     return [
         _Target(index, identities - named, rule.rule_set, named)
         if rule.is_wildcard
         else _Target(index, rule.identities, rule.rule_set)
         for index, rule in enumerate(port.peers)
-        if rule.rule_set is not None
+        if rule.rule_set is not None and rule.rule_set.parser is parser
     ]
 
 
@@ -259,7 +258,7 @@ class _Round:
         self.left = list(had)
         self._place = place
         self._living = living
-        self._targets = _targets(living.places[place], living.identities)
+        self._targets = _targets(living.places[place], place.parser, living.identities)
 
     def continued(self, taken: set[str]) -> Iterator[tuple[_Target, SlotRecord]]:
         """Each redirect with its slot: the one that may go on, or a new one. `left` is what remains."""
@@ -324,9 +323,8 @@ def _lay_down(record: SlotRecord, living: _Living, out: tuple[list[SlotRecord], 
 
 def _slot(record: SlotRecord, rule_set: RuleSet) -> Slot:
     place = record.place
-    return Slot(
-        record.name, place.direction, place.group, place.protocol, place.ports, rule_set=rule_set, state=record.state
-    )
+    where = (place.direction, place.group, place.protocol, place.ports)
+    return Slot(record.name, *where, rule_set=rule_set, state=record.state, parser=place.parser)
 
 
 def _named(policy: EndpointPolicy, names: Mapping[int, Mapping[int, str]]) -> EndpointPolicy:

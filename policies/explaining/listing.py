@@ -48,7 +48,7 @@ def _of_clause(subject: object, clause: Clause, direction: Direction) -> Iterato
     says = (subject, clause.peers, tuple(entry.ports for entry in clause.to_ports))
     yield Listed(clause.origin, direction, clause, None, (clause.action, *says))
     for entry in clause.to_ports:
-        placed = ((origin, http) for http in entry.http for origin in http.origins)
+        placed = ((origin, http) for http in entry.l7 if isinstance(http, HttpRule) for origin in http.origins)
         for origin, http in sorted(placed, key=lambda pair: (len(pair[0].path), pair[0].path)):  # [9] before [10]
             content = (subject, clause.peers, entry.ports, http.match_key)
             yield Listed(origin, direction, clause, http, content)

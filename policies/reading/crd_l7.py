@@ -1,40 +1,22 @@
-"""What Cilium enforces at layer 7 beside HTTP and this project does not (yet): checked as Cilium does, then refused.
+"""What Cilium enforces at layer 7 and this project does not (yet): checked as Cilium does, then refused.
 
-DNS and Kafka rules, toFQDNs, generic parsers (l7proto), TLS contexts, server names, custom listeners (facts 1.2, 1.3).
+toFQDNs, generic parsers (l7proto), TLS contexts, server names, custom listeners (facts 1.2, 1.3).
 Each reader reports what Cilium refuses, and that the field is not enforced here. Pure.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from policies.errors import Reason
-from policies.reading.dns_names import name_fault, pattern_fault, server_name_fault
+from policies.reading.dns_names import check_entry, server_name_fault
 from policies.reading.fields import Findings, Path, Raw, Schema, integer, items, mapping, strings, submap, text
 
-TOPIC_MAX: Final = 255  # characters (Cilium: MaxTopicLen)
-_FQDN: Final = Schema.of("matchName", "matchPattern")
-_KAFKA: Final = Schema.of("role", "apiKey", "apiVersion", "clientID", "topic")
 _TLS: Final = Schema.of("secret", "trustedCA", "certificate", "privateKey")
 _SECRET: Final = Schema.of("namespace", "name")
 _LISTENER: Final = Schema.of("envoyConfig", "name", "priority")
 _ENVOY_CONFIG: Final = Schema.of("kind", "name")
 _ENVOY_CONFIG_KINDS: Final = ("CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig")
-_ROLES: Final = ("produce", "consume")
-_API_KEYS: Final = (
-    *("produce", "fetch", "offsets", "metadata", "leaderandisr", "stopreplica", "updatemetadata"),
-    *("controlledshutdown", "offsetcommit", "offsetfetch", "findcoordinator", "joingroup"),
-    *("heartbeat", "leavegroup", "syncgroup", "describegroups", "listgroups", "saslhandshake"),
-    *("apiversions", "createtopics", "deletetopics", "deleterecords", "initproducerid"),
-    *("offsetforleaderepoch", "addpartitionstotxn", "addoffsetstotxn", "endtxn", "writetxnmarkers"),
-    *("txnoffsetcommit", "describeacls", "createacls", "deleteacls", "describeconfigs"),
-    *("alterconfigs"),
-)
-_TOPIC: Final = re.compile(r"[a-zA-Z0-9\\._-]+")  # a backslash too: Cilium's own slip
-_API_VERSION: Final = re.compile(r"\+?[0-9]+|-0+")
-_API_VERSION_MAX: Final = 32767
 _LISTENER_PRIORITIES: Final = range(1, 101)
 _NOT_YET: Final = "it is checked, but not enforced: remove it, and allow the ports without it"
 _NEVER: Final = "it is not enforced here: remove the field"
@@ -44,66 +26,11 @@ def check_fqdns(raw: Raw, path: Path, findings: Findings) -> None:
     """toFQDNs: each names either a name or a pattern."""
     where = path / "toFQDNs"
     for i, item in enumerate(items(raw, "toFQDNs", path, findings)):
-        selector = _check_dns_name(item, where[i], findings)
+        selector = check_entry(item, where[i], findings)
         if selector.get("matchName") and selector.get("matchPattern"):
             findings.add(where[i], Reason.CONFLICT, "only one of matchName and matchPattern is allowed")
     if raw.get("toFQDNs"):
         findings.ours(where, Reason.NOT_SUPPORTED_YET, _NOT_YET)
-
-
-def check_dns(raw: Raw, path: Path, findings: Findings) -> None:
-    """rules.dns."""
-    for i, item in enumerate(items(raw, "dns", path, findings)):
-        here = (path / "dns")[i]
-        selector = _check_dns_name(item, here, findings)
-        if selector.get("matchName") and selector.get("matchPattern"):
-            findings.warn(here, Reason.REWRITTEN, "matchName and matchPattern in one entry: either of them matches")
-    if raw.get("dns"):
-        findings.ours(path / "dns", Reason.NOT_SUPPORTED_YET, _NOT_YET)
-
-
-def _check_dns_name(item: Any, path: Path, findings: Findings) -> Raw:
-    raw = mapping(item, path, findings)
-    if raw is None:
-        return {}
-    _FQDN.check(raw, path, findings)
-    for field, fault_of in (("matchName", name_fault), ("matchPattern", pattern_fault)):
-        written = text(raw, field, path, findings)
-        if written and (fault := fault_of(written)):
-            findings.add(path / field, Reason.BAD_NAME, fault)
-    if not raw.get("matchName") and not raw.get("matchPattern"):
-        findings.warn(path, Reason.SELECTS_NOTHING, "neither matchName nor matchPattern: no name but the root matches")
-    return raw
-
-
-def check_kafka(raw: Raw, path: Path, findings: Findings) -> None:
-    """rules.kafka."""
-    for i, item in enumerate(items(raw, "kafka", path, findings)):
-        here = (path / "kafka")[i]
-        rule = mapping(item, here, findings)
-        if rule is not None:
-            _check_kafka_rule(rule, here, findings)
-    if raw.get("kafka"):
-        findings.ours(path / "kafka", Reason.NOT_SUPPORTED_YET, _NOT_YET)
-
-
-def _check_kafka_rule(raw: Raw, path: Path, findings: Findings) -> None:
-    _KAFKA.check(raw, path, findings)
-    value: Mapping[str, str] = {name: text(raw, name, path, findings) for name in sorted(_KAFKA.known)}
-    if value["role"] and value["apiKey"]:
-        findings.add(path, Reason.CONFLICT, "cannot set both role and apiKey")
-    if value["role"] and value["role"] not in _ROLES:
-        findings.add(path / "role", Reason.BAD_KAFKA, f'"{value["role"]}" is none of {", ".join(_ROLES)}')
-    if value["apiKey"] and value["apiKey"].lower() not in _API_KEYS:
-        findings.add(path / "apiKey", Reason.BAD_KAFKA, f'"{value["apiKey"]}" is no API key that Cilium knows')
-    version = value["apiVersion"]
-    if version and (not _API_VERSION.fullmatch(version) or len(version) > 16 or int(version) > _API_VERSION_MAX):
-        findings.add(path / "apiVersion", Reason.BAD_KAFKA, f'"{version}" is no number within 0..{_API_VERSION_MAX}')
-    topic = value["topic"]
-    if topic and (len(topic) > TOPIC_MAX or not _TOPIC.fullmatch(topic)):
-        findings.add(
-            path / "topic", Reason.BAD_KAFKA, f'a topic has at most {TOPIC_MAX} letters, digits, "-", "_", "."'
-        )
 
 
 def check_generic(raw: Raw, path: Path, findings: Findings) -> None:

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from policies.errors import Reason
-from policies.reading.crd_http import HttpRules, read_http_rules
-from policies.reading.crd_l7 import (
-    check_dns,
-    check_generic,
-    check_kafka,
-    check_listener,
-    check_server_names,
-    check_tls,
-)
+from policies.ir import L7Rule
+from policies.reading.crd_dns import read_dns_rules
+from policies.reading.crd_http import read_http_rules
+from policies.reading.crd_kafka import read_kafka_rules
+from policies.reading.crd_l7 import check_generic, check_listener, check_server_names, check_tls
 from policies.reading.crd_scope import Scope
 from policies.reading.fields import Findings, Path, Raw, Schema, integer, items, mapping, submap, text
 from policies.reading.icmp import ICMP_TYPE_MAX, MISSPELT, PROTOCOLS, TYPES
 from policies.reading.sanitize import Refused, port_value
-from policies.rules import Action, PortSpec, ToPorts
+from policies.rules import Action, PortSpec, SecretRule, ToPorts
 from policies.types import ALL_PORTS, PORT_MAX, Direction, PortRange, Protocol
 
 PORTS_MAX: Final = 40  # per toPorts entry (facts 1.3)
@@ -90,9 +86,9 @@ def _read_entry(raw: Raw, path: Path, place: Place, scope: Scope) -> ToPorts:
     _TO_PORTS.check(raw, path, findings)
     rules = submap(raw, "rules", path, findings)
     l7 = _L7.of(rules)
-    http = _read_rules(rules, path / "rules", scope) if rules else HttpRules()
+    found, secret_rules = _read_rules(rules, path / "rules", scope) if rules else ((), ())
     _check_l7(raw, l7, path, place, findings)
-    return ToPorts(_read_ports(raw, path, scope, l7), http.rules, http.secret_rules)
+    return ToPorts(_read_ports(raw, path, scope, l7), found, secret_rules)
 
 
 class _L7(NamedTuple):
@@ -106,22 +102,23 @@ class _L7(NamedTuple):
         return cls(any(rules.get(name) for name in _RULE_LISTS), bool(rules.get("dns")))
 
 
-def _read_rules(rules: Raw, path: Path, scope: Scope) -> HttpRules:
+def _read_rules(rules: Raw, path: Path, scope: Scope) -> tuple[tuple[L7Rule, ...], tuple[SecretRule, ...]]:
+    """The rules of the one kind that is there, and those of them that need secrets."""
     findings = scope.findings
     _RULES.check(rules, path, findings)
-    http = items(rules, "http", path, findings)
+    http = read_http_rules(items(rules, "http", path, findings), path / "http", scope)
     if rules.keys() == _HTTP_ONLY:
-        return read_http_rules(http, path / "http", scope)
+        return http
     kinds = [name for name in ("http", "kafka", "dns") if rules.get(name) is not None]
     if rules.get("l7proto"):
         kinds.append("l7proto")
     if len(kinds) > 1:
         words = f"{' and '.join(kinds)} cannot be in one entry: write one for each"
         findings.add(path, Reason.CONFLICT, words)
-    check_kafka(rules, path, findings)
-    check_dns(rules, path, findings)
+    kafka = read_kafka_rules(items(rules, "kafka", path, findings), path / "kafka", scope)
+    dns = read_dns_rules(items(rules, "dns", path, findings), path / "dns", scope)
     check_generic(rules, path, findings)
-    return read_http_rules(http, path / "http", scope)
+    return http.rules or dns or kafka, http.secret_rules
 
 
 def _check_l7(raw: Raw, l7: _L7, path: Path, place: Place, findings: Findings) -> None:
@@ -172,6 +169,8 @@ def _read_port(item: Any, path: Path, findings: Findings, l7: _L7) -> PortSpec |
     is_other = raw.get("protocol") in _NOT_TCP
     if l7.has_rules and not l7.has_dns and is_other:
         findings.add(path / "protocol", Reason.NOT_ALLOWED, "L7 rules can only apply to TCP: say protocol: TCP")
+    if l7.has_dns and protocol is Protocol.SCTP:
+        findings.ours(path / "protocol", Reason.NOT_SUPPORTED, "DNS rules are for UDP and TCP")
     if l7.has_rules and ports == ALL_PORTS:
         findings.add(path / "port", Reason.NOT_ALLOWED, "L7 rules can not be used when a port is 0")
     if len(findings.errors) > before or protocol is None or ports is None:

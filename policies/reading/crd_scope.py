@@ -20,6 +20,8 @@ LIMITS: Final = {
     "exceptions": 20_000,
     "ports": 100_000,
     "HTTP rules": 20_000,
+    "DNS rules": 20_000,
+    "Kafka rules": 20_000,
 }
 
 

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
+
+from policies.errors import Reason
+from policies.reading.fields import Findings, Path, Raw, Schema, mapping, text
 
 DNS_NAME_MAX: Final = 255  # characters, of names and patterns (Cilium: MaxFQDNLength)
 # The schema's patterns, in a form that takes linear time.
 _NAME: Final = re.compile(r"[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
 _PATTERN: Final = re.compile(r"[-a-zA-Z0-9_*]+(?:\.[-a-zA-Z0-9_*]+)*\.?")
 _SERVER_NAME: Final = re.compile(r"(?:\*?\*\.)?[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
+_ENTRY: Final = Schema.of("matchName", "matchPattern")
+
+
+def check_entry(item: Any, path: Path, findings: Findings) -> Raw:
+    """An entry of rules.dns or toFQDNs: matchName, matchPattern; {} after a finding that it is no mapping."""
+    raw = mapping(item, path, findings)
+    if raw is None:
+        return {}
+    _ENTRY.check(raw, path, findings)
+    for field, fault_of in (("matchName", name_fault), ("matchPattern", pattern_fault)):
+        written = text(raw, field, path, findings)
+        if written and (fault := fault_of(written)):
+            findings.add(path / field, Reason.BAD_NAME, fault)
+    if not raw.get("matchName") and not raw.get("matchPattern"):
+        findings.warn(path, Reason.SELECTS_NOTHING, "neither matchName nor matchPattern: no name but the root matches")
+    return raw
 
 
 def name_fault(written: str) -> str:

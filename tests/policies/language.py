@@ -12,7 +12,7 @@ from typing import Any
 
 from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
 from policies.compiling.identity import IdentityAllocator
-from policies.ir import HttpRule, NodePolicy, Verdict
+from policies.ir import DnsRule, HttpRule, KafkaRule, L7Rule, NodePolicy, Verdict
 from policies.objects import (
     Backend,
     CidrGroup,
@@ -34,6 +34,8 @@ from tests.policies.reference import Answer
 NAMESPACE = "k8s:io.kubernetes.pod.namespace"
 HOST = "192.0.2.1"
 GET, POST = HttpRule(method="GET"), HttpRule(method="POST")
+GITHUB, ANY_NAME = DnsRule("api.github.com."), DnsRule(pattern="*")
+PLANS, ANNOUNCE = KafkaRule(topic="deathstar-plans"), KafkaRule((0, 3, 18), topic="empire-announce")
 
 
 def ship(
@@ -74,8 +76,14 @@ def port(text: str | int, protocol: Protocol = Protocol.TCP) -> PortSpec:
     return PortSpec(protocol, PortRange(int(first), int(last or first)) if int(first) else ALL_PORTS)
 
 
-def to(*ports: str | int, protocol: Protocol = Protocol.TCP, http: Iterable[HttpRule] = ()) -> ToPorts:
-    rules = sorted(http, key=lambda rule: rule.match_key)
+def to(
+    *ports: str | int,
+    protocol: Protocol = Protocol.TCP,
+    http: Iterable[HttpRule] = (),
+    dns: Iterable[DnsRule] = (),
+    kafka: Iterable[KafkaRule] = (),
+) -> ToPorts:
+    rules: list[L7Rule] = sorted([*http, *dns, *kafka], key=lambda rule: rule.match_key)
     return ToPorts(tuple(port(text, protocol) for text in ports), tuple(rules))
 
 
@@ -113,7 +121,7 @@ def policy(
 
 def _placed(item: Clause, origin: Origin) -> Clause:
     entries = (
-        replace(entry, http=tuple(replace(rule, origins=(origin,)) for rule in entry.http)) for entry in item.to_ports
+        replace(entry, l7=tuple(replace(rule, origins=(origin,)) for rule in entry.l7)) for entry in item.to_ports
     )
     return replace(item, origin=origin, to_ports=tuple(entries))
 
@@ -196,7 +204,7 @@ def answer_of(node: NodePolicy, group: int, direction: Direction, packet: tuple[
     rules = peer.rule_set
     if rules is None:
         return Answer(outcome, frozenset(peer.origins))
-    matches = frozenset(rule.match_key for rule in rules.http)
+    matches = frozenset(rule.match_key for rule in rules.rules)
     return Answer(outcome, frozenset(peer.origins), matches, frozenset(rules.wildcard))
 
 
@@ -204,7 +212,8 @@ def may(
     node: NodePolicy, peer: Pod | str, what: str | int = 80, *, at: Pod = DEATHSTAR, direction: str = "ingress"
 ) -> str:
     """Whether a pod or address may reach the death star (or be reached from it), in a word: allow, deny, or what
-    requests are let through, with a star for all others. `what`: a TCP port, or PROTOCOL/PORT."""
+    requests are let through (by method, name or topic), with a star for all others. `what`: a TCP port, or
+    PROTOCOL/PORT."""
     protocol, number = str(what).split("/") if "/" in str(what) else ("TCP", what)
     group = next(e.group for e in node.endpoints if (e.namespace, e.name) == (at.namespace, at.name))
     ip = peer if isinstance(peer, str) else peer.addresses[0]
@@ -212,5 +221,10 @@ def may(
     found = answer_of(node, group, Direction(direction), packet)
     if found.verdict is not Verdict.REDIRECT:
         return found.verdict.value
-    methods = sorted(key[0] or "any" for key in found.http)  # type: ignore[index]
-    return " ".join([*methods, *(["*"] if found.wildcard else [])])
+    words = sorted(_in_a_word(key) for key in found.l7)
+    return " ".join([*words, *(["*"] if found.wildcard else [])])
+
+
+def _in_a_word(match: Any) -> str:
+    """The method, the name, or the topic."""
+    return str(next((part for part in match if part and isinstance(part, str)), "any"))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
-from policies.ir import HttpRule, Verdict
+from policies.ir import L7Parser, L7Rule, Verdict
 from policies.objects import CidrGroup, EndpointSlice, Service
 from policies.rules import Action, CidrGroupPeer, CidrPeer, Clause, EntityPeer, Peer, Policy, Rule, ServicePeer
 from policies.selectors import Operator, Requirement, Selector
@@ -20,6 +20,8 @@ from policies.types import ALL_PORTS, Direction, Origin, PortRange, Protocol
 WITH_PORTS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 LOCALHOST = Origin("deflector", "", "allow-localhost", "")
 DEFAULT_ALLOW = Origin("deflector", "", "default-allow", "")
+CONFLICT = Origin("deflector", "", "parser-conflict", "")
+SPOKEN_OVER = {None: WITH_PORTS, L7Parser.DNS: (Protocol.TCP, Protocol.UDP), L7Parser.KAFKA: (Protocol.TCP,)}
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class Who:
 
 @dataclass(frozen=True)
 class Answer:
-    """`http`: what is let through, by match; `wildcard`: whose allow voids it; `origins`: who decided."""
+    """`l7`: what is let through, by match; `wildcard`: whose allow voids it; `origins`: who decided."""
 
     verdict: Verdict
     origins: frozenset[Origin] = frozenset()
-    http: frozenset[object] = frozenset()
+    l7: frozenset[object] = frozenset()
     wildcard: frozenset[Origin] = frozenset()
 
 
@@ -123,17 +125,20 @@ class Reading:
         return who.is_outside and any(who.ip in backend.addresses for s in slices for backend in s.backends)
 
 
-def _allowed(found: list[tuple[Rule, Clause, tuple[HttpRule, ...]]], direction: Direction) -> Answer:
+def _allowed(found: list[tuple[Rule, Clause, tuple[L7Rule, ...]]], direction: Direction) -> Answer:
     origins = frozenset(clause.origin for _, clause, _ in found)
-    if not any(http for _, _, http in found):
+    judged = [(rule, clause, l7) for rule, clause, l7 in found if l7]
+    if not judged:
         return Answer(Verdict.ALLOW, origins)
-    plain = {clause.origin for _, clause, http in found if not http}
+    if len({l7[0].parser for _, _, l7 in judged}) > 1:
+        return Answer(Verdict.DENY, frozenset({CONFLICT, *(clause.origin for _, clause, _ in judged)}))
+    plain = {clause.origin for _, clause, l7 in found if not l7}
     pardons = {
         Origin("deflector", "", "default-allow", str(clause.origin))
-        for rule, clause, http in found
-        if http and direction not in rule.enforces
+        for rule, clause, _ in judged
+        if direction not in rule.enforces
     }
-    matches = frozenset(rule.match_key for _, _, http in found for rule in http)
+    matches = frozenset(rule.match_key for _, _, l7 in judged for rule in l7)
     return Answer(Verdict.REDIRECT, origins, matches, frozenset(plain | pardons))
 
 
@@ -143,8 +148,8 @@ def says_anything(clause: Clause) -> bool:
     return not clause.to_ports or any(entry.ports for entry in clause.to_ports)
 
 
-def covering(clause: Clause, owner: Who, protocol: Protocol, port: int) -> Iterator[tuple[HttpRule, ...]]:
-    """The HTTP rules (none: everything) of each part of the clause that covers this port of `owner`."""
+def covering(clause: Clause, owner: Who, protocol: Protocol, port: int) -> Iterator[tuple[L7Rule, ...]]:
+    """The L7 rules (none: everything) of each part of the clause that covers this port of `owner`."""
     if not says_anything(clause):
         return
     if not clause.to_ports:
@@ -152,9 +157,9 @@ def covering(clause: Clause, owner: Who, protocol: Protocol, port: int) -> Itera
     for entry in clause.to_ports:
         for spec in entry.ports:
             is_l3 = (spec.protocol, spec.ports) == (Protocol.ANY, ALL_PORTS)
-            protocols = WITH_PORTS if spec.protocol is Protocol.ANY else (spec.protocol,)
+            protocols = SPOKEN_OVER[entry.parser] if spec.protocol is Protocol.ANY else (spec.protocol,)
             if is_l3 or (protocol in protocols and _has(spec.ports, owner, protocol, port)):
-                yield entry.http
+                yield entry.l7
 
 
 def _has(wanted: PortRange | str, owner: Who, protocol: Protocol, port: int) -> bool:

@@ -65,7 +65,7 @@ def test_a_policy_is_read_whole() -> None:
     (clause,) = rule.ingress
     assert (found.namespace, found.name, rule.enforces) == ("default", "rule1", (Direction.INGRESS,))
     assert str(clause.origin) == "CiliumNetworkPolicy default/rule1 spec.ingress[0]"
-    (http,) = clause.to_ports[0].http
+    (http,) = clause.to_ports[0].l7
     assert [(h.name, h.value) for h in http.headers] == [("x-key", "a b"), ("x-seen", None)]
 
 

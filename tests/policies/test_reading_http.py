@@ -27,7 +27,7 @@ def only_entry(raw: dict[str, Any]) -> ToPorts:
 
 
 def rule_of(rule: str) -> HttpRule:
-    (found,) = entry_of(rule).http
+    (found,) = entry_of(rule).l7
     return found
 
 
@@ -55,8 +55,8 @@ def test_4_1_headers_are_split_at_the_first_blank(written: str, match: HeaderMat
 
 def test_4_1_entries_are_alternatives_and_each_is_its_own_origin() -> None:
     found = entry_of("{path: /b}, {path: /a}, {}")
-    assert [rule.path for rule in found.http] == ["", "/a", "/b"]
-    assert [rule.origins[0].path.removeprefix("spec.ingress[0].toPorts[0].") for rule in found.http] == [
+    assert [rule.path for rule in found.l7] == ["", "/a", "/b"]
+    assert [rule.origins[0].path.removeprefix("spec.ingress[0].toPorts[0].") for rule in found.l7] == [
         "rules.http[2]",
         "rules.http[1]",
         "rules.http[0]",
@@ -64,7 +64,7 @@ def test_4_1_entries_are_alternatives_and_each_is_its_own_origin() -> None:
 
 
 def test_4_1_equal_entries_are_one_rule_that_the_first_names() -> None:
-    (found,) = entry_of("{path: /a}, {path: /a}").http
+    (found,) = entry_of("{path: /a}, {path: /a}").l7
     assert found.origins[0].path.endswith("http[0]")
 
 
@@ -96,32 +96,32 @@ WITH_SECRET = "{path: /a, headerMatches: [{name: k, secret: {name: s}%s}, {name:
 
 def test_4_3_a_rule_that_waits_for_its_secret_matches_nothing() -> None:
     entry = entry_of(WITH_SECRET % "")
-    (rule,) = entry.http
+    (rule,) = entry.l7
     assert rule.unavailable
     (waiting,) = entry.secret_rules
     assert waiting.expects == (SecretHeader("k", "d", "s"), HeaderAction("e", Mismatch.ADD, "f"))
-    (still,) = resolve(entry, {})
+    (still,) = resolve(entry, {}).l7
     assert still.unavailable == "no value in Secret d/s"
 
 
 def test_4_3_the_secrets_value_takes_precedence_over_the_inline_one() -> None:
     entry = entry_of(WITH_SECRET % ", value: inline")
-    (found,) = resolve(entry, secrets(s={"key": "hidden"}))
+    (found,) = resolve(entry, secrets(s={"key": "hidden"})).l7
     assert found.headers == (HeaderMatch("k", "hidden"),)
     assert found.header_actions == (HeaderAction("e", Mismatch.ADD, "f"),)
     assert not found.unavailable
     assert "hidden" not in repr(found)
-    (found,) = resolve(entry, {})
+    (found,) = resolve(entry, {}).l7
     assert found.headers == (HeaderMatch("k", "inline"),)
 
 
 def test_4_3_a_secret_with_an_action() -> None:
-    (found,) = resolve(entry_of(WITH_SECRET % ", mismatch: REPLACE"), secrets(s={"key": "v"}))
+    (found,) = resolve(entry_of(WITH_SECRET % ", mismatch: REPLACE"), secrets(s={"key": "v"})).l7
     assert found.header_actions == (HeaderAction("k", Mismatch.REPLACE, "v"), HeaderAction("e", Mismatch.ADD, "f"))
 
 
 def test_4_3_of_a_secret_with_two_values_nobody_knows_which_is_meant() -> None:
-    (found,) = resolve(entry_of(WITH_SECRET % ""), secrets(s={"a": "1", "b": "2"}))
+    (found,) = resolve(entry_of(WITH_SECRET % ""), secrets(s={"a": "1", "b": "2"})).l7
     assert found.unavailable
 
 
@@ -141,4 +141,4 @@ def test_4_3_a_secret_is_looked_for_where_the_policy_is_or_where_it_says() -> No
 
 def test_rules_that_need_a_secret_are_sorted_among_the_others() -> None:
     entry = entry_of(f"{{path: /z}}, {WITH_SECRET % ''}, {{path: /0}}")
-    assert [rule.path for rule in resolve(entry, secrets(s={"k": "v"}))] == ["/0", "/a", "/z"]
+    assert [rule.path for rule in resolve(entry, secrets(s={"k": "v"})).l7] == ["/0", "/a", "/z"]

@@ -22,9 +22,13 @@ from policies.rules import CidrGroupPeer, Clause, Entity, EntityPeer, Policy, Po
 from policies.selectors import Operator, Requirement, Selector, exists
 from policies.types import ALL_PORTS, Direction, PortRange, Protocol
 from tests.policies.language import (
+    ANNOUNCE,
+    ANY_NAME,
     GET,
+    GITHUB,
     HOST,
     NAMESPACE,
+    PLANS,
     POST,
     SHIPS,
     Galaxy,
@@ -107,10 +111,15 @@ _icmp = st.builds(
     st.sampled_from([0, 8]),
 )
 _plain = st.builds(ToPorts, st.lists(st.one_of(_numbers, _names, _icmp), max_size=2).map(tuple))
-_judged = st.builds(
-    lambda ports, http: ToPorts(tuple(ports), tuple(sorted(http, key=lambda rule: rule.match_key))),
-    st.lists(st.sampled_from([PortSpec(Protocol.TCP, PortRange(80, 90)), PortSpec(Protocol.TCP, "http")]), min_size=1),
-    st.lists(st.sampled_from([GET, POST]), min_size=1, max_size=2, unique=True),
+_TCP = (PortSpec(Protocol.TCP, PortRange(80, 90)), PortSpec(Protocol.TCP, "http"))
+_TCP_AND_UDP = (PortSpec(Protocol.UDP, PortRange(80, 80)), PortSpec(Protocol.ANY, PortRange(85, 85)), *_TCP[1:])
+_judged = st.one_of(
+    st.builds(
+        lambda ports, rules: ToPorts(tuple(ports), tuple(sorted(rules, key=lambda rule: rule.match_key))),
+        st.lists(st.sampled_from(ports), min_size=1),
+        st.lists(st.sampled_from(rules), min_size=1, max_size=2, unique=True),
+    )
+    for ports, rules in ((_TCP, [GET, POST]), (_TCP_AND_UDP, [GITHUB, ANY_NAME]), (_TCP, [PLANS, ANNOUNCE]))
 )
 _allow = st.builds(
     lambda peers, ports: clause(peers, *ports),
@@ -186,7 +195,7 @@ _SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, Hea
 def test_the_compiled_policy_says_what_the_rules_say(
     made: list[Policy], mode: Enforcement, localhost: AllowLocalhost
 ) -> None:
-    node = galaxy(node_name="here", policy_enforcement=mode, allow_localhost=localhost).node(*made)
+    node = galaxy(node_name="here", policy_enforcement=mode, allow_localhost=localhost).compile(*made).node
     reading = Reading(made, GROUPS, SERVICES, SLICES, mode=mode, localhost=localhost)
     assert_says_what_is_written(node, reading, (PODS[0], PODS[3]))
 
