@@ -28,6 +28,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc
 from xds.bootstrap import NODE_CLUSTER, bootstrap
 from xds.cache import SnapshotCache
 from xds.consumer import Consumer
+from xds.l7 import DNS_PROXY, KAFKA_PROXY
 from xds.resources import LISTENER, Resource, ResourceTable, pack, resource
 from xds.server import AdsServicer
 
@@ -95,8 +96,15 @@ class ControlPlane:
 
     socket: Path
     cache: SnapshotCache
-    ads: Consumer
+    ads: Consumer  # Envoy
     logs: AccessLogs
+    dns: Consumer
+    kafka: Consumer
+    server: grpc.aio.Server
+
+    async def stop(self) -> None:
+        """As when the agent dies."""
+        await self.server.stop(None)
 
 
 @asynccontextmanager
@@ -106,14 +114,15 @@ async def control_plane(
     cache = cache or SnapshotCache()
     ads, logs = Consumer(cache), AccessLogs()
     server = grpc.aio.server()
-    servicer = AdsServicer(NODE_ID, {NODE_CLUSTER: ads}, **options)
+    dns, kafka = Consumer(SnapshotCache()), Consumer(SnapshotCache())
+    servicer = AdsServicer(NODE_ID, {NODE_CLUSTER: ads, DNS_PROXY: dns, KAFKA_PROXY: kafka}, **options)
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(servicer, server)
     als_pb2_grpc.add_AccessLogServiceServicer_to_server(logs, server)
     path = run_dir / "xds.sock"
     server.add_insecure_port(f"unix:{path}")
     await server.start()
     try:
-        yield ControlPlane(path, cache, ads, logs)
+        yield ControlPlane(path, cache, ads, logs, dns, kafka, server)
     finally:
         await server.stop(None)
 

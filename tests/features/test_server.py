@@ -57,7 +57,7 @@ async def test_a_proxy_that_nobody_knows_is_refused(stub: Any) -> None:
     request = DeltaDiscoveryRequest(type_url=CDS)
     request.node.id, request.node.cluster = NODE_ID, "gate"
     await call.write(request)
-    told = f"node cluster 'gate' is none of '{NODE_CLUSTER}'"
+    told = f"node cluster 'gate' is none of '{NODE_CLUSTER}', 'dns-proxy', 'kafka-proxy'"
     assert await ended(call) == (grpc.StatusCode.PERMISSION_DENIED, told)
 
 
