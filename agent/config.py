@@ -20,6 +20,7 @@ DEFAULT_HUBBLE_ADDRESS = "127.0.0.1:4245"
 # Values of the modes of policy; words of Cilium's agent (policies.compiling.enforcement knows what they do).
 ENFORCEMENTS = ("default", "always", "never")
 LOCALHOSTS = ("auto", "always", "policy")
+KAFKA_ROLES = ("native", "cilium")  # policies.compiling.roles
 DEFAULT_CLUSTER = "default"
 CLUSTER_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?")  # Cilium pkg/clustermesh/types, 32 characters
 
@@ -82,13 +83,15 @@ class RunDir:
 class Modes:
     """How policy is meant, whatever the policies say.
 
-    `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS; `node_labels`: nodes can be told apart by labels.
+    `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS, `kafka_roles` of KAFKA_ROLES; `node_labels`: nodes
+    can be told apart by labels.
     """
 
     enforcement: str = ENFORCEMENTS[0]
     localhost: str = LOCALHOSTS[0]
     cluster: str = DEFAULT_CLUSTER
     node_labels: bool = False
+    kafka_roles: str = KAFKA_ROLES[0]
 
     def problem(self) -> str | None:
         """Why these cannot be, or None."""

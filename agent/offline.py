@@ -16,6 +16,7 @@ from agent.views.node_view import labels_by_identity
 from policies.compiling.compiler import Compiler, CompilerOptions
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
 from policies.compiling.identity import IdentityAllocator
+from policies.compiling.roles import KafkaRoles
 from policies.compiling.slots import SlotBook, assign
 from policies.errors import PolicyError, in_order
 from policies.explaining.places import Places
@@ -75,4 +76,5 @@ def compiler_options(modes: Modes) -> CompilerOptions:
         policy_enforcement=Enforcement(modes.enforcement),
         allow_localhost=AllowLocalhost(modes.localhost),
         node_labels=modes.node_labels,
+        kafka_roles=KafkaRoles(modes.kafka_roles),
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from agent.config import DEFAULT_BPFFS, DEFAULT_CLUSTER, DEFAULT_RUN_DIR, ENFORCEMENTS, LOCALHOSTS, Modes
+from agent.config import DEFAULT_BPFFS, DEFAULT_CLUSTER, DEFAULT_RUN_DIR, ENFORCEMENTS, KAFKA_ROLES, LOCALHOSTS, Modes
 from agent.errors import EnvironmentProblem
 
 run_dir_option = click.option(
@@ -73,6 +73,13 @@ _MODES: Final = (
     click.option(
         "--enable-node-selector-labels", is_flag=True, help="Let fromNodes and toNodes choose nodes by their labels."
     ),
+    click.option(
+        "--kafka-roles",
+        type=click.Choice(KAFKA_ROLES),
+        default=KAFKA_ROLES[0],
+        show_default=True,
+        help="What a role of Kafka rules stands for: the APIs that clients of today need (native), or Cilium's lists.",
+    ),
 )
 
 
@@ -86,9 +93,10 @@ def modes_options(command: Callable[..., None]) -> Callable[..., None]:
         allow_localhost: str,
         cluster_name: str,
         enable_node_selector_labels: bool,
+        kafka_roles: str,
         **options: Any,
     ) -> None:
-        modes = Modes(policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels)
+        modes = Modes(policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels, kafka_roles)
         if problem := modes.problem():
             raise EnvironmentProblem(problem)
         command(*words, modes=modes, **options)

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from agent.observing.chronicle import Chronicle
 from agent.observing.hubble import HubbleApi
 from agent.observing.observability import Observability
 from agent.observing.telemetry import Health, Telemetry
+from agent.offline import compiler_options
 from agent.proxies.envoy import Envoy, find_envoy
 from agent.supervise import Tasks
 from agent.usage.keeping import UsageKeeping
@@ -58,7 +60,6 @@ from flows.account import ReaderAccount
 from flows.observer import Observer
 from flows.rpc.server import Server
 from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
-from policies.compiling.enforcement import AllowLocalhost, Enforcement
 from policies.compiling.identity import IdentityAllocator
 from policies.compiling.slots import SlotBook
 from policies.ir import L7Parser, NodePolicy
@@ -374,15 +375,7 @@ def _cluster(parser: L7Parser) -> str:
 
 
 def _compiler_options(config: Config) -> CompilerOptions:
-    modes = config.modes
-    return CompilerOptions(
-        cluster=modes.cluster,
-        node_name=config.node_name,
-        policy_enforcement=Enforcement(modes.enforcement),
-        allow_localhost=AllowLocalhost(modes.localhost),
-        node_labels=modes.node_labels,
-        ipv6=_has_ipv6(),
-    )
+    return replace(compiler_options(config.modes), node_name=config.node_name, ipv6=_has_ipv6())
 
 
 def _datapath_options(config: Config) -> DatapathOptions:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import ENFORCEMENTS, LOCALHOSTS, Config, Modes, RunDir
+from agent.config import ENFORCEMENTS, KAFKA_ROLES, LOCALHOSTS, Config, Modes, RunDir
 from policies.compiling.compiler import CompilerOptions
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
+from policies.compiling.roles import KafkaRoles
 
 
 def config(modes: Modes) -> Config:
@@ -18,9 +19,11 @@ def config(modes: Modes) -> Config:
 def test_the_modes_are_those_of_the_compiler_and_begin_like_it() -> None:
     assert tuple(mode.value for mode in Enforcement) == ENFORCEMENTS
     assert tuple(mode.value for mode in AllowLocalhost) == LOCALHOSTS
+    assert tuple(mode.value for mode in KafkaRoles) == KAFKA_ROLES
     compiler, modes = CompilerOptions(), Modes()
     assert (modes.enforcement, modes.localhost) == (compiler.policy_enforcement, compiler.allow_localhost)
     assert (modes.cluster, modes.node_labels) == (compiler.cluster, compiler.node_labels)
+    assert modes.kafka_roles == compiler.kafka_roles
 
 
 @pytest.mark.parametrize("name", ["default", "a", "kind-2", "x" * 32])
