@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys as python
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from bpf import attach as hooks
@@ -23,9 +23,11 @@ from bpf.entries import Desired
 from bpf.host import ProxyPort
 from bpf.layout import CAPACITY, PROGRAMS, RING_BYTES
 from bpf.links import link_by_index, link_by_name
+from bpf.live import connected
 from bpf.loader import Loaded, LoadError, Options
-from bpf.maps import Maps, MapsError, Metric
+from bpf.maps import SPECS, Maps, MapsError, Metric
 from bpf.netlink import NetlinkError
+from bpf.peers import Peers
 from bpf.redirects import DoesNotFit, desired
 from bpf.ringbuf import Ring
 from policies.ir import NodePolicy
@@ -55,6 +57,7 @@ class Datapath:
         self._maps: Maps | None = None
         self._ring: Ring | None = None
         self._programs: dict[str, int] = {}
+        self._peers: Peers | None = None
         self._realized: Desired | None = None
         self._refreshed = False
 
@@ -69,6 +72,7 @@ class Datapath:
             self._ring = Ring(self._maps.fd("events"), RING_BYTES)
             self._set_up_host()
             self._realized = self._maps.realized()
+            self._peers = Peers(self._maps, self._realized.ipcache)
         except (LoadError, host.HostError, OSError) as error:
             self.close()
             raise DatapathError(f"data path: {error}") from error
@@ -126,6 +130,7 @@ class Datapath:
         for fd in self._programs.values():
             os.close(fd)
         self._ring, self._maps, self._programs, self._realized = None, None, {}, None
+        self._peers = None
         self._refreshed = False
 
     # --- policy ---
@@ -145,7 +150,7 @@ class Datapath:
 
     @property
     def realized(self) -> Desired:
-        """What the kernel holds, as far as we know; read from it when we do not."""
+        """What the kernel holds of the policy, as far as we know; read from it, with what names say, when we do not."""
         if self._realized is None:
             self._realized = self.maps.realized()
         return self._realized
@@ -168,16 +173,56 @@ class Datapath:
         """
         ops = diff(wanted, self.realized)
         self._realized = None
+        self.peers.follow(wanted.ipcache)
         try:
-            self.maps.apply(ops)
-        except MapsError as error:
+            for step in ops.steps:
+                (self.peers if step.map == "ipcache" else self.maps).take(step)
+        except MapsError as error:  # every lookup gives what the old or the new policy says (see changes)
             raise DatapathError(f"data path: {error}") from error
+        finally:
+            self.maps.judge_anew()
         self._realized = wanted
         if not self._refreshed:
             for ifindex in self.attached():
                 self.attach(ifindex)
             self._refreshed = True
         return ops
+
+    # --- names ---
+
+    @property
+    def peers(self) -> Peers:
+        if self._peers is None:
+            raise DatapathError("data path: not open")
+        return self._peers
+
+    def learn(self, lives: Mapping[bytes, int]) -> None:
+        """Packed addresses (4 or 16 bytes) that DNS answers have given to names -> their identities: in force when this
+        returns, and until forget(), whatever program() is told. A pod's address, a node's and the host's stay theirs.
+
+        For any thread, also while another is in program(). What an earlier agent has learned must be learned again
+        before the first program(), which takes everything else away. DatapathError where the map has no room."""
+        try:
+            self.peers.learn(lives)
+        except MapsError as error:
+            raise DatapathError(f"data path: {error}") from error
+
+    def forget(self, addresses: Iterable[bytes]) -> None:
+        """These addresses belong to no name any more. For any thread, as learn()."""
+        try:
+            self.peers.forget(addresses)
+        except MapsError as error:
+            raise DatapathError(f"data path: {error}") from error
+
+    def connected(self, addresses: Collection[bytes]) -> dict[bytes, set[int]]:
+        """Which of these packed addresses pods have opened connections to: address -> ids of the endpoints. For a
+        thread of its own: other threads run in between, but it takes 50 ms and more. DatapathError if it cannot."""
+        try:
+            return connected(self.maps.fd("ct"), SPECS["ct"], addresses)
+        except OSError as error:
+            raise DatapathError(f"data path: {error}") from error
+
+    # --- proxies ---
 
     def set_proxy_ports(self, places: Iterable[ProxyPort]) -> None:
         """Refuse what goes straight to these ports."""
@@ -224,6 +269,7 @@ class Datapath:
         if known is None:
             return {}
         held = {name: len(getattr(known, name)) for name in CAPACITY}
+        held["ipcache"] += self.peers.learned
         held["policy"] = sum(group.count for group in known.policy.values())
         return {name: (held[name], room) for name, room in CAPACITY.items()}
 

@@ -6,9 +6,10 @@ import os
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 from bpf import sys
-from bpf.changes import Ops, Step
+from bpf.changes import Step
 from bpf.constants import METRIC_DIRECTIONS, METRIC_REASONS, Counter, Dir
 from bpf.encoding import Settings, endpoint_key, namespace_value
 from bpf.entries import Desired, group_entries
@@ -37,6 +38,7 @@ class Maps:
 
     def __init__(self, folder: Path) -> None:
         self._fds: dict[str, int] = {}
+        self._settings = Lock()
         try:
             for spec in MAPS:
                 self._fds[spec.name] = sys.object_get(folder / spec.name)
@@ -64,16 +66,8 @@ class Maps:
         """All keys and all values."""
         return sys.map_contents(self._fds[name], SPECS[name])
 
-    def apply(self, ops: Ops) -> None:
-        """Take the steps in order; then live connections obey. MapsError at the first that fails: every lookup then
-        still gives what the old or the new policy says (see changes), but what is realised must be read again."""
-        try:
-            for step in ops.steps:
-                self._apply(step)
-        finally:
-            self.judge_anew()
-
-    def _apply(self, step: Step) -> None:
+    def take(self, step: Step) -> None:
+        """Take one step. MapsError if it fails: some of it may have been taken then."""
         try:
             self._take(step)
         except OSError as error:
@@ -94,11 +88,13 @@ class Maps:
         sys.map_update(self._fds["settings"], ZERO, settings.pack())
 
     def set_helper(self, ifindex: int) -> None:
-        self._set(replace(self.settings, helper=ifindex))
+        with self._settings:
+            self._set(replace(self.settings, helper=ifindex))
 
     def judge_anew(self) -> None:
         """From now on no packet passes on the verdict that its connection had before."""
-        self._set(self.settings.after_change())
+        with self._settings:
+            self._set(self.settings.after_change())
 
     def set_namespace(self, ifindex: int, number: int | None) -> None:
         """Where the sockets of the pod behind this interface are: the id of its network namespace; None: unknown."""

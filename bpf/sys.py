@@ -262,24 +262,40 @@ def map_contents(fd: int, spec: MapSpec) -> tuple[bytes, bytes]:
     """All keys and all values of a map whose place in a walk is a key (LPM), packed one after the other, in the
     kernel's order. For maps that nobody else writes. Before 5.13 such maps are not read in batches, but one by one."""
     keys, values = bytearray(), bytearray()
-    space = _bytes(bytes(BATCH * spec.key_size)), _bytes(bytes(BATCH * spec.value_size)), _bytes(bytes(spec.key_size))
-    at = 0
-    while True:
-        place = _at(space[2])
-        attributes = bytearray(struct.pack("=QQQQIIQQ", at, place, _at(space[0]), _at(space[1]), BATCH, fd, 0, 0))
+    try:
+        for some, their in map_batches(fd, spec):
+            keys += some
+            values += their
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, ENOTSUPP, errno.EOPNOTSUPP) or keys:
+            raise
+        pairs = list(map_entries(fd, spec))
+        return b"".join(key for key, _ in pairs), b"".join(value for _, value in pairs)
+    return bytes(keys), bytes(values)
+
+
+def map_batches(fd: int, spec: MapSpec, batch: int = BATCH) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a map, packed, some at a time (up to `batch`, more where a bucket of a hash map has more).
+    While the kernel reads, other threads run. An entry of a hash map that stays is seen, whatever comes and goes."""
+    keys, values = _bytes(bytes(batch * spec.key_size)), _bytes(bytes(batch * spec.value_size))
+    last, following = (_bytes(bytes(max(spec.key_size, 4))) for _ in range(2))
+    begun, ended = False, False
+    while not ended:
+        places = _at(last) if begun else 0, _at(following), _at(keys), _at(values)
+        attributes = bytearray(struct.pack("=QQQQIIQQ", *places, batch, fd, 0, 0))
         try:
             ended = not _bpf_into(MAP_LOOKUP_BATCH, attributes, f"read map {spec.name}")
         except OSError as error:
-            if error.errno not in (errno.EINVAL, ENOTSUPP, errno.EOPNOTSUPP) or keys:
+            if error.errno != errno.ENOSPC or batch > spec.max_entries:
                 raise
-            pairs = list(map_entries(fd, spec))
-            return b"".join(key for key, _ in pairs), b"".join(value for _, value in pairs)
+            batch *= 2
+            keys, values = _bytes(bytes(batch * spec.key_size)), _bytes(bytes(batch * spec.value_size))
+            continue
         count = struct.unpack_from("=I", attributes, 32)[0]
-        keys += space[0].raw[: count * spec.key_size]
-        values += space[1].raw[: count * spec.value_size]
-        if ended:
-            return bytes(keys), bytes(values)
-        at = place
+        if count:
+            yield keys.raw[: count * spec.key_size], values.raw[: count * spec.value_size]
+        begun = True
+        last, following = following, last
 
 
 def map_entries(fd: int, spec: MapSpec) -> Iterator[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ import pytest
 
 from bpf import redirects
 from bpf import sys as bpfsys
-from bpf.changes import Ops, Step
+from bpf.changes import Step
 from bpf.constants import POLICY_BITS_PORT, Code, Reason, Scope
 from bpf.datapath import DatapathError
 from bpf.encoding import PolicyKey, policy_value
@@ -96,7 +96,7 @@ def test_a_map_that_the_kernel_calls_full_is_named(stage: Stage, monkeypatch: py
         keys = PolicyKey(POLICY_BITS_PORT, 1, 0, 1, 6, 80).pack_all(range(1000, 1010))
         step = Step("policy", keys, policy_value(Code.ALLOW, Scope.PORTS) * 10)
         with pytest.raises(MapsError, match=r"map policy is full \(\d+ entries, 10 to write\): select fewer"):
-            maps.apply(Ops((step,)))
+            maps.take(step)
         held = bpfsys.map_contents(fd, small)[0]
         identities = [struct.unpack_from("=I", held, at + 8)[0] for at in range(0, len(held), small.key_size)]
         assert sorted(identities) == [1000, 1001, 1002]  # in the given order, up to where it failed
