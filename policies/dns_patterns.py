@@ -66,8 +66,8 @@ class _Node:
         self.literal: dict[str, _Node] = {}
         self.any: _Node | None = None  # a lone star
         self.globs: dict[tuple[str, ...], _Node] = {}  # stars within a label: what stands between them
-        self.ends = False  # a name may end here
-        self.deep = False  # one or more labels, whatever they are, may follow
+        self.ends: int | None = None  # a name may end here: the place of what says so
+        self.deep: int | None = None  # one or more labels, whatever they are, may follow: likewise
 
     def child(self, label: str) -> _Node:
         if "*" not in label:
@@ -82,34 +82,46 @@ class NameSet:
     """The names that some names and patterns select. Immutable once made."""
 
     def __init__(self, names: Iterable[str], patterns: Iterable[str], dialect: Dialect) -> None:
-        self._exact: set[str] = {canonical(name) for name in names}
+        self._exact: dict[str, int] = {}
         self._root = _Node()
-        self._patterned = self._everything = self._every_plain = False
-        for pattern in patterns:
-            self._add(pattern, dialect)
+        self._patterned = False
+        self._everything: int | None = None
+        self._every_plain: int | None = None
+        place = 0
+        for place, name in enumerate(names, 1):
+            self._exact.setdefault(canonical(name), place - 1)
+        for behind, pattern in enumerate(patterns, place):
+            self._add(pattern, dialect, behind)
 
     @property
     def is_everything(self) -> bool:
         """Whether no name at all is refused."""
-        return self._everything
+        return self._everything is not None
 
     def __contains__(self, name: str) -> bool:
         """Whether a name is selected; it is in lower case with a trailing dot, as the codec gives it."""
-        if self._everything or name in self._exact:
-            return True
-        if not self._patterned or not _PLAIN.fullmatch(name):
-            return False
-        return self._every_plain or self._walk(name[:-1].split("."))
+        return self.which(name) is not None
 
-    def _add(self, pattern: str, dialect: Dialect) -> None:
+    def which(self, name: str) -> int | None:
+        """What selects the name, by its place: names as they were given, then patterns. None if nothing does."""
+        if (place := self._exact.get(name)) is not None:
+            return place
+        if self._everything is not None:
+            return self._everything
+        if not self._patterned or not _PLAIN.fullmatch(name):
+            return None
+        return self._every_plain if self._every_plain is not None else self._walk(name[:-1].split("."))
+
+    def _add(self, pattern: str, dialect: Dialect, place: int) -> None:
         if is_everything(pattern):
             self._patterned = True
-            self._every_plain = True
-            self._everything |= dialect is Dialect.DNS_RULE
+            self._every_plain = place if self._every_plain is None else self._every_plain
+            if dialect is Dialect.DNS_RULE:
+                self._everything = self._every_plain
             return
         text = canonical(pattern)
         if "*" not in text:
-            self._exact.add(text)
+            self._exact.setdefault(text, place)
             return
         self._patterned = True
         labels = text[:-1].split(".")
@@ -117,20 +129,22 @@ class NameSet:
         node = self._root
         for label in reversed(labels[1:] if deep else labels):
             node = node.child(label)
-        node.deep |= deep
-        node.ends |= not deep
+        if deep:
+            node.deep = place if node.deep is None else node.deep
+        else:
+            node.ends = place if node.ends is None else node.ends
 
-    def _walk(self, labels: list[str]) -> bool:
+    def _walk(self, labels: list[str]) -> int | None:
         """Depth first over the branches that fit; each node of the tree is visited once at most."""
         waiting = [(self._root, len(labels))]
         while waiting:
             node, left = waiting.pop()
             if not left:
-                if node.ends:
-                    return True
+                if node.ends is not None:
+                    return node.ends
                 continue
-            if node.deep:
-                return True
+            if node.deep is not None:
+                return node.deep
             label = labels[left - 1]
             if (found := node.literal.get(label)) is not None:
                 waiting.append((found, left - 1))
@@ -139,7 +153,7 @@ class NameSet:
             for parts, child in node.globs.items():
                 if _fits(parts, label):
                     waiting.append((child, left - 1))
-        return False
+        return None
 
 
 def _fits(parts: tuple[str, ...], label: str) -> bool:

@@ -324,6 +324,14 @@ class Slot:
     parser: L7Parser = L7Parser.HTTP
 
 
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A slot, and the proxy port at which its proxy takes what is redirected to it."""
+
+    slot: Slot
+    port: int
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
     """A pod on this node. `id` is the interface index of its host-side veth: unique on the node, outlives the agent."""

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeAlias
 import grpc
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from xds.l7 import DNS_PROXY, DnsNode, Listening, read_dns_options, read_listener
+from policies.ir import Listening
+from xds.l7 import DNS_PROXY, DnsNode, read_dns_options, read_listener
 from xds.resources import DNS_OPTIONS, LISTENER
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
 from google.protobuf.message import DecodeError
 
-from policies.ir import DnsRule, KafkaRule, L7Parser, RuleSet, Slot, SlotState
+from policies.ir import DnsRule, FqdnSelector, KafkaRule, L7Parser, Listening, RuleSet, Slot, SlotState
 from policies.types import PORT_MAX, Direction, Origin, PortRange, Protocol
 from xds.options import DnsSettings
 from xds.protos.deflector.l7.v1 import filters_pb2 as pb
@@ -43,19 +43,11 @@ _Filter: TypeAlias = pb.DnsFilter | pb.KafkaFilter
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """A slot, and the proxy port at which it is served."""
-
-    slot: Slot
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
 class DnsNode:
     """What holds for all DNS slots of a node. `selectors`: the names and patterns of its toFQDNs, sorted."""
 
     settings: DnsSettings = field(default_factory=DnsSettings)
-    selectors: tuple[DnsRule, ...] = ()
+    selectors: tuple[FqdnSelector, ...] = ()
 
 
 def l7_listener(slot: Slot, port: int, *, ipv6: bool) -> Resource:
@@ -125,7 +117,7 @@ def read_dns_options(body: bytes) -> DnsNode:
         release_late=message.release_late,
         targets=message.targets,
     )
-    return DnsNode(settings, tuple(DnsRule(one.name, one.pattern) for one in message.selectors))
+    return DnsNode(settings, tuple(FqdnSelector(one.name, one.pattern) for one in message.selectors))
 
 
 def _address(host: str, port: int, protocol: Protocol) -> Address:

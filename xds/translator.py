@@ -59,7 +59,7 @@ class Translator:
 
     def _of_the_node(self, node: ir.NodePolicy) -> Iterator[Resource]:
         if self._parser is L7Parser.DNS:
-            yield dns_options(DnsNode(self._options.dns))
+            yield dns_options(DnsNode(self._options.dns, node.fqdn_selectors))
 
     def _made_of(self, given: Input) -> tuple[Resource, ...]:
         last = self._last.get(given[0].name)

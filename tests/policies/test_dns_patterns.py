@@ -100,3 +100,11 @@ def test_the_tree_says_what_the_regular_expressions_say(
     for name in asked:
         wanted = name in map(canonical, exact) or any(regex.search(name) for regex in joined)
         assert (name in made) == wanted, (name, patterns)
+
+
+def test_what_selects_a_name_is_told_by_its_place() -> None:
+    made = NameSet(("a.org", "b.org"), ("*.x.io", "**.x.io", "c*.y.io", "b.org"), Dialect.DNS_RULE)
+    named = {name: made.which(name) for name in ("a.org.", "b.org.", "a.x.io.", "a.b.x.io.", "cd.y.io.", "z.org.")}
+    assert named == {"a.org.": 0, "b.org.": 1, "a.x.io.": 3, "a.b.x.io.": 3, "cd.y.io.": 4, "z.org.": None}
+    every = NameSet((), ("*.x.io", "*"), Dialect.DNS_RULE)
+    assert [every.which(name) for name in ("a.x.io.", "odd\\032name.")] == [1, 1]

@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.ir import DnsRule, KafkaRule, L7Parser, RuleSet, Slot, SlotState
+from policies.ir import DnsRule, FqdnSelector, KafkaRule, L7Parser, RuleSet, Slot, SlotState
 from policies.types import Direction, Origin, PortRange, Protocol
 from tests.xds.make import ORIGIN, node, rule, slot
 from xds.l7 import DNS_PROXY, KAFKA_PROXY, PARSERS, DnsNode, dns_options, l7_listener, read_dns_options, read_listener
@@ -97,8 +97,8 @@ def test_a_listener_of_envoys_is_none_of_ours() -> None:
         l7_listener(replace(DNS, protocol=Protocol.SCTP), 10_000, ipv6=False)
 
 
-@given(st.lists(st.builds(DnsRule, texts, texts), max_size=3).map(tuple), st.integers(1, 60_000), st.booleans())
-def test_what_holds_for_the_node_is_told(selectors: tuple[DnsRule, ...], hold_ms: int, late: bool) -> None:
+@given(st.lists(st.builds(FqdnSelector, texts, texts), max_size=3).map(tuple), st.integers(1, 60_000), st.booleans())
+def test_what_holds_for_the_node_is_told(selectors: tuple[FqdnSelector, ...], hold_ms: int, late: bool) -> None:
     told = DnsNode(DnsSettings("nameError", 10.0, hold_ms / 1000, late, True), selectors)
     assert read_dns_options(dns_options(told).body) == told
 
@@ -130,7 +130,8 @@ def test_a_slot_without_a_port_is_told_to_nobody() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_served(case: str, golden: Callable[[Path, str], None]) -> None:
     consumer, one = CASES[case]
-    table = translate(node(one), {one.name: 10_000}, parser=PARSERS[consumer])
+    policy = replace(node(one), fqdn_selectors=(FqdnSelector("", "*.example.net."), FqdnSelector("www.example.org.")))
+    table = translate(policy, {one.name: 10_000}, parser=PARSERS[consumer])
     assert not table.errors
     kinds: dict[str, Any] = {LISTENER: Listener, DNS_OPTIONS: filters_pb2.DnsOptions}
     content = [
