@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from policies.rules import Policy
 from policies.types import Protocol
 
+ENDPOINT_KIND: Final = "CiliumEndpoint"
 POLICY_KINDS: Final = ("CiliumClusterwideNetworkPolicy", "CiliumNetworkPolicy", "NetworkPolicy")
 
 
@@ -47,9 +48,19 @@ class Namespace:
         return ObjectKey("Namespace", "", self.name)
 
 
+class Published(NamedTuple):
+    """What another node has published of a pod of its own: its agreed identity number (0: none yet), the labels of its
+    identity (none, where only the number was published), the address of its node."""
+
+    number: int = 0
+    labels: tuple[str, ...] = ()
+    node: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """`addresses` are in canonical form, in the order of status.podIPs."""
+    """`addresses` are in canonical form, in the order of status.podIPs. With `published`, it is known by a
+    CiliumEndpoint only."""
 
     namespace: str
     name: str
@@ -62,10 +73,11 @@ class Pod:
     phase: str = ""
     ports: Mapping[tuple[str, Protocol], int] = field(default_factory=dict)  # named container ports
     has_known_labels: bool = True  # a refused pod's may be unreadable: then nothing is known to be allowed
+    published: Published | None = None
 
     @property
     def key(self) -> ObjectKey:
-        return ObjectKey("Pod", self.namespace, self.name)
+        return ObjectKey("Pod" if self.published is None else ENDPOINT_KIND, self.namespace, self.name)
 
     @property
     def is_over(self) -> bool:
@@ -149,6 +161,20 @@ class Node:
         return ObjectKey("Node", "", self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A CiliumIdentity: the number that all nodes have agreed on for a label set. `labels` as identities have them,
+    sorted; `created` as written in the object, so that the older of two can be told."""
+
+    number: int
+    labels: tuple[str, ...] = ()
+    created: str = ""
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey("CiliumIdentity", "", str(self.number))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
     """Values by name, decoded; never written anywhere but into the rules that ask for one."""
@@ -162,7 +188,7 @@ class Secret:
         return ObjectKey("Secret", self.namespace, self.name)
 
 
-Object = CidrGroup | EndpointSlice | Namespace | Node | Pod | Policy | Secret | Service
+Object = CidrGroup | EndpointSlice | Identity | Namespace | Node | Pod | Policy | Secret | Service
 
 
 def key_of(obj: Object) -> ObjectKey:

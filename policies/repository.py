@@ -8,20 +8,16 @@ that names both; the one that came first stays in force.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
 
 from policies.advising.advice import advise
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
-from policies.objects import POLICY_KINDS, Object, ObjectKey, Pod, PodKey, key_of
+from policies.holdings import Holdings
+from policies.objects import Object, ObjectKey, Pod, key_of
 from policies.reading.manifests import Chunk, Document, FileEvent, Locator, locate, read_chunk, split
 from policies.reading.readers import identify, read_object
 from policies.rules import Policy
 from policies.world import World
-
-POLICIES = "policies"  # the view of every kind of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +66,7 @@ class Repository:
         self._sources: dict[str, _Source] = {}
         self._claims: dict[ObjectKey, list[str]] = {}  # sources in the order of their coming: the first is in force
         self._contested: set[ObjectKey] = set()
-        self._kinds: dict[str, dict[ObjectKey, Object]] = {}
-        self._views: dict[str, Mapping[Any, Any]] = {}
+        self._holdings = Holdings()
 
     def replace(self, source: str, text: str) -> Change:
         """The source has this text now."""
@@ -115,16 +110,7 @@ class Repository:
 
     def world(self) -> World:
         """The immutable view. Unchanged kinds are the same mappings as before."""
-        return World(
-            namespaces=self._view("Namespace"),
-            pods=self._view("Pod"),
-            services=self._view("Service"),
-            slices=self._view("EndpointSlice"),
-            policies=self._policies(),
-            cidr_groups=self._view("CiliumCIDRGroup"),
-            nodes=self._view("Node"),
-            secrets=self._view("Secret"),
-        )
+        return self._holdings.world()
 
     @property
     def problems(self) -> tuple[PolicyError, ...]:
@@ -136,20 +122,6 @@ class Repository:
     def warnings(self) -> tuple[PolicyError, ...]:
         """What authors may not have meant, by file and line: of the files as they are now, good objects or not."""
         return in_order(finding for source, known in self._sources.items() for finding in _warnings_of(source, known))
-
-    def _view(self, kind: str) -> Mapping[Any, Any]:
-        if kind not in self._views:
-            objects = sorted(self._kinds.get(kind, {}).items())
-            named = {(PodKey(key.namespace, key.name) if key.namespace else key.name): obj for key, obj in objects}
-            self._views[kind] = MappingProxyType(named)
-        return self._views[kind]
-
-    def _policies(self) -> Mapping[ObjectKey, Policy]:
-        """Policies of every kind, in one mapping."""
-        if POLICIES not in self._views:
-            kinds = (self._kinds.get(kind, {}) for kind in POLICY_KINDS)
-            self._views[POLICIES] = MappingProxyType(dict(sorted(item for kind in kinds for item in kind.items())))
-        return self._views[POLICIES]
 
     def _read(self, known: _Source, chunk: Chunk, source: str) -> tuple[_Reading, ...]:
         """The documents of a chunk; an unchanged chunk is not read again."""
@@ -181,17 +153,7 @@ class Repository:
             self._contested.discard(key)
         if not claims:
             del self._claims[key]
-        kind = self._kinds.setdefault(key.kind, {})
-        old = kind.get(key)
-        new = self._sources[claims[0]].objects[key].obj if claims else None
-        if new is old or new == old:
-            return False
-        if new is None:
-            del kind[key]
-        else:
-            kind[key] = new
-        self._views.pop(POLICIES if key.kind in POLICY_KINDS else key.kind, None)
-        return True
+        return self._holdings.put(key, self._sources[claims[0]].objects[key].obj if claims else None)
 
     def _errors_of(self, source: str) -> tuple[PolicyError, ...]:
         known = self._sources[source]

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.objects import CidrGroup, EndpointSlice, Namespace, Node, ObjectKey, Pod, PodKey, Secret, Service
+from policies.objects import (
+    CidrGroup,
+    EndpointSlice,
+    Identity,
+    Namespace,
+    Node,
+    ObjectKey,
+    Pod,
+    PodKey,
+    Secret,
+    Service,
+)
 from policies.rules import Policy
 
 
@@ -21,3 +32,4 @@ class World:
     cidr_groups: Mapping[str, CidrGroup] = field(default_factory=dict)
     nodes: Mapping[str, Node] = field(default_factory=dict)
     secrets: Mapping[PodKey, Secret] = field(default_factory=dict)
+    identities: Mapping[str, Identity] = field(default_factory=dict)  # agreed ones, by their number as written

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
 from policies.objects import Object, ObjectKey, Pod
-from policies.reading import core_objects, crd, network_policy, service_objects
+from policies.reading import core_objects, crd, identity_objects, network_policy, service_objects
 from policies.reading.cidr_group import read_cidr_group
 from policies.reading.fields import ROOT, Findings, Raw, mapping
 from policies.reading.sanitize import object_name_fault
@@ -29,10 +29,12 @@ _READERS: Final[dict[tuple[Any, Any], _Reader]] = {
     (_CILIUM, crd.KIND): crd.read_policy,
     (_CILIUM, crd.CLUSTERWIDE_KIND): crd.read_policy,
     (_CILIUM, "CiliumCIDRGroup"): read_cidr_group,
+    (_CILIUM, "CiliumEndpoint"): identity_objects.read_endpoint,
+    (_CILIUM, "CiliumIdentity"): identity_objects.read_identity,
     ("cilium.io/v2alpha1", "CiliumCIDRGroup"): read_cidr_group,
     ("networking.k8s.io/v1", network_policy.KIND): network_policy.read_network_policy,
 }
-_CLUSTER_SCOPED: Final = frozenset({"Namespace", "Node", crd.CLUSTERWIDE_KIND, "CiliumCIDRGroup"})
+_CLUSTER_SCOPED: Final = frozenset({"Namespace", "Node", crd.CLUSTERWIDE_KIND, "CiliumCIDRGroup", "CiliumIdentity"})
 _FALLBACKS: Final[dict[str, Callable[[Raw, Findings], Policy | Pod | None]]] = {
     "Pod": core_objects.pod_stand_in,
     crd.KIND: crd.fallback,
