@@ -91,9 +91,6 @@ def test_names_and_a_change_of_policy_meet_in_any_order(before: dict, after: dic
             kernel.make(layers, [pending.pop(what % len(pending))])
     kernel.make(layers, pending)
     inside = {a: i for a, i in after.items() if i == POD}
-    assert {a: ipcache_identity(kernel.held[address_key(a)]) for a in {**after, **lives}} == {
-        **after,
-        **lives,
-        **inside,
-    }
-    assert len(kernel.held) == len({**after, **lives})
+    expected = {**after, **lives, **inside}
+    assert {a: ipcache_identity(kernel.held[address_key(a)]) for a in expected} == expected
+    assert len(kernel.held) == len(expected)
