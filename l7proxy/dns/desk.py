@@ -9,17 +9,16 @@ release, withhold           -> the bytes for the client; the transaction is sett
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from l7proxy.dns.answers import ForeignAnswer, Gist, gist
 from l7proxy.dns.configuration import Configuration, Options
-from l7proxy.dns.judge import Asked, Judge, Reason
+from l7proxy.dns.judge import Decision, Judge, Reason
 from l7proxy.dns.names_on_wire import HEADER_SIZE, WireError
-from l7proxy.dns.records import AccessRecord, Lookup, RecordSink
+from l7proxy.dns.records import AccessRecord, RecordSink
 from l7proxy.dns.replies import format_error, refusal
-from l7proxy.dns.transactions import Client, Limits, Transaction, Transactions
-from l7proxy.dns.wire import TRANSFERS, Query, Response, read_query, read_response
+from l7proxy.dns.transactions import Admitted, Client, Limits, Transaction, Transactions
+from l7proxy.dns.wire import TRANSFERS, Response, read_query, read_response
 from policies.types import Protocol
 
 
@@ -33,20 +32,11 @@ class Answered(NamedTuple):
     reason: Reason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """Whom the desk asks and tells."""
-
-    lookup: Lookup
-    records: RecordSink
-
-
 class Desk:
     """The judge in office, and the book of open queries."""
 
-    def __init__(self, outside: Outside, limits: Limits, draw: Callable[[], int]) -> None:
-        self._lookup = outside.lookup
-        self._records = outside.records
+    def __init__(self, records: RecordSink, limits: Limits, draw: Callable[[], int]) -> None:
+        self._records = records
         self._judge = Judge(None)
         self.options = Options()
         self.transactions = Transactions(limits, draw)
@@ -56,35 +46,33 @@ class Desk:
         self._judge = Judge(configuration)
         self.options = configuration.options if configuration else Options()
 
-    def admit(self, client: Client, message: bytes) -> Query | bytes | None:
+    def admit(self, client: Client, message: bytes) -> Admitted | bytes | None:
         """The query if it is to be forwarded; else the reply to send, or None for nothing at all."""
-        endpoint = self._lookup.endpoint(client.pod)
-        identity = self._lookup.identity(client.server)
+        place = (client.protocol, client.proxy_port)
         try:
             query = read_query(message)
         except WireError:
-            self._records.seen(AccessRecord(client, endpoint, identity, (), False, Reason.MALFORMED))
+            about = Decision(Reason.MALFORMED, self._judge.slot(place))
+            self._records.seen(AccessRecord(client, about, (), False, Reason.MALFORMED))
             return format_error(message)
-        group = endpoint.group if endpoint else None
-        asked = Asked(
-            client.protocol, client.proxy_port, group, client.server_port, identity, query.opcode, query.questions
-        )
-        decision = self._judge.decide(asked)
+        decision = self._judge.decide(place, query.opcode, query.questions)
         reason = decision.reason
         if reason is None and not self.transactions.has_room(client.pod):
             reason = Reason.OVERLOAD
-        self._records.seen(AccessRecord(client, endpoint, identity, query.questions, False, reason, decision.rule))
-        return query if reason is None else refusal(message, query, self._judge.rcode(reason))
+        self._records.seen(AccessRecord(client, decision, query.questions, False, reason))
+        return Admitted(query, decision) if reason is None else refusal(message, query, self._judge.rcode(reason))
 
-    def open(self, channel: int, client: Client, message: bytes, query: Query, *, now: float) -> Transaction | None:
+    def open(
+        self, channel: int, client: Client, message: bytes, admitted: Admitted, *, now: float
+    ) -> Transaction | None:
         """Book a query that was admitted; None where there is no room for it after all."""
-        return self.transactions.open(channel, client, message, query, now=now, timeout=self.options.query_timeout)
+        return self.transactions.open(channel, client, message, admitted, now=now, timeout=self.options.query_timeout)
 
-    def refuse(self, client: Client, message: bytes, query: Query, reason: Reason) -> bytes:
+    def refuse(self, client: Client, message: bytes, admitted: Admitted, reason: Reason) -> bytes:
         """The reply to a query that was admitted, and could not be forwarded."""
-        endpoint, identity = self._lookup.endpoint(client.pod), self._lookup.identity(client.server)
-        self._records.seen(AccessRecord(client, endpoint, identity, query.questions, True, reason))
-        return refusal(message, query, self._judge.rcode(reason))
+        query, rcode = admitted.query, self._judge.rcode(reason)
+        self._records.seen(AccessRecord(client, admitted.decision, query.questions, True, reason, rcode))
+        return refusal(message, query, rcode)
 
     def receive(self, channel: int, message: bytes, now: float) -> Answered | None:
         """What came on a channel; None for what belongs to no query: a forgery, or a second answer."""
@@ -116,14 +104,14 @@ class Desk:
         self._records.seen(
             AccessRecord(
                 client,
-                self._lookup.endpoint(client.pod),
-                self._lookup.identity(client.server),
+                transaction.decision,
                 transaction.questions,
                 True,
-                rcode=response.rcode if response else 0,
-                gist=answered.gist,
-                rrtypes=response.rrtypes if response else (),
-                latency=now - transaction.opened,
+                None,
+                response.rcode if response else 0,
+                answered.gist,
+                response.rrtypes if response else (),
+                now - transaction.opened,
             )
         )
         return transaction.incoming(answered.message)
@@ -132,19 +120,8 @@ class Desk:
         """The reply in place of an answer: the client is told at once, and does not wait in vain."""
         self.transactions.settle(transaction)
         rcode = self._judge.rcode(reason)
-        client = transaction.client
-        self._records.seen(
-            AccessRecord(
-                client,
-                self._lookup.endpoint(client.pod),
-                self._lookup.identity(client.server),
-                transaction.questions,
-                True,
-                reason,
-                rcode=rcode,
-                latency=now - transaction.opened,
-            )
-        )
+        about = (transaction.client, transaction.decision, transaction.questions)
+        self._records.seen(AccessRecord(*about, True, reason, rcode, latency=now - transaction.opened))
         return refusal(transaction.message, transaction.query, rcode)
 
     def expire(self, now: float) -> list[Transaction]:

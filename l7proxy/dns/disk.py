@@ -1,4 +1,4 @@
-"""The two files of the DNS proxy: its last configuration, and the journal of learned names. Thin; the only file access.
+"""The file of learned names: the journal. Thin; the only file access.
 
 What was written is kept by the kernel when the process is killed, so nothing waits for the disk: after a crash of the
 machine there are no pods whose names could matter.
@@ -11,35 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from l7proxy.dns import configuration as form
 from l7proxy.dns import journal
-from l7proxy.dns.configuration import Configuration, ConfigurationError
 from l7proxy.dns.names import Holding
 
 COMPACT_AT: Final = 4 << 20  # bytes of changes after which a snapshot is written instead
 JOURNAL_MAX: Final = 1 << 30  # bytes; a file above that is not read
-
-
-class ConfigurationFile:
-    """The last configuration that was in force, replaced whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self) -> Configuration | None:
-        """What was saved; None where there is nothing. ConfigurationError where it cannot be read."""
-        try:
-            return form.decode(self._path.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{self._path} cannot be read: {error}") from None
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{self._path} {error}") from None
-
-    def save(self, configuration: Configuration) -> None:
-        """Replace the file in one step. OSError where that fails."""
-        _replace(self._path, form.encode(configuration).encode())
 
 
 class JournalFile:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from l7proxy.dns.answers import Learned
-from l7proxy.dns.records import Endpoint
 
 
 class LearnedSink(Protocol):
     """Opens addresses before the pod hears of them. Whoever wires the proxy satisfies it."""
 
-    def learned(self, endpoint: Endpoint, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
-        """None: nothing to wait for. Otherwise the answer is held: True, its addresses are in force; False (or an
-        exception): they will not be, and the answer is withheld. Cancelled by the proxy when its time is over."""
+    def learned(self, pod: str, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
+        """The pod with this address was answered. None: nothing to wait for. Otherwise the answer is held: True, its
+        addresses are in force; False (or an exception): they will not be, and the answer is withheld. Cancelled by the
+        proxy when its time is over."""
 
 
 class Held:

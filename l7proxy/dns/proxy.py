@@ -1,7 +1,7 @@
 """The DNS proxy: doors (listening sockets) as configured, one station behind them, driven by an asyncio loop.
 
-proxy = DnsProxy(Wiring(lookup, learned, records), stored=ConfigurationFile(path))
-proxy.start()                # under the last configuration, where there is one
+proxy = DnsProxy(learned, records)
+proxy.start()                # refuses everything, until it is told
 proxy.apply(configuration)   # swapped whole; raises, and keeps the last, if it cannot be
 proxy.stop()
 """
@@ -17,12 +17,11 @@ from typing import Final
 
 from l7proxy import transparent
 from l7proxy.dns import sockets
-from l7proxy.dns.configuration import Configuration, ConfigurationError
-from l7proxy.dns.desk import Desk, Outside
-from l7proxy.dns.disk import ConfigurationFile
+from l7proxy.dns.configuration import Configuration, ConfigurationError, Place
+from l7proxy.dns.desk import Desk
 from l7proxy.dns.door import Door
 from l7proxy.dns.hold import LearnedSink
-from l7proxy.dns.records import Lookup, RecordSink
+from l7proxy.dns.records import RecordSink
 from l7proxy.dns.station import Station
 from l7proxy.dns.tcp import CONNECTIONS, TcpDoor
 from l7proxy.dns.transactions import Limits
@@ -32,17 +31,6 @@ from policies.types import Protocol
 TURN_SECONDS: Final = 0.25  # how often overdue queries and idle connections are looked for
 OTHER_DESCRIPTORS: Final = 1024  # listeners, files, and whatever else the process has
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
-
-Place = tuple[Protocol, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """Whom the proxy asks and tells."""
-
-    lookup: Lookup
-    learned: LearnedSink
-    records: RecordSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +44,10 @@ class Settings:
 class DnsProxy:
     """One worker. Everything happens in the loop that `start` was called in."""
 
-    def __init__(
-        self, wiring: Wiring, settings: Settings | None = None, stored: ConfigurationFile | None = None
-    ) -> None:
+    def __init__(self, learned: LearnedSink, records: RecordSink, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
-        self._stored = stored
-        self._desk = Desk(Outside(wiring.lookup, wiring.records), self._settings.limits, Draws().draw)
-        self._station = Station(self._desk, wiring.lookup, wiring.learned)
+        self._desk = Desk(records, self._settings.limits, Draws().draw)
+        self._station = Station(self._desk, learned)
         self._doors: dict[Place, list[Door]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -79,24 +64,11 @@ class DnsProxy:
         return len(self._desk.transactions)
 
     def start(self) -> None:
-        """Serve, under the configuration that was stored last. ConfigurationError where that cannot be used: then the
-        proxy runs, and refuses, until it is told."""
+        """Serve."""
         self._loop = asyncio.get_running_loop()
         transparent.allow(self._settings.limits.whole + 2 * CONNECTIONS + OTHER_DESCRIPTORS)
         self._loop.add_reader(self._station.poller.fileno(), self._station.poller.turn)
         self._turn()
-        last = self._stored.load() if self._stored else None
-        if last is not None:
-            self._take(last)
-
-    def apply(self, configuration: Configuration) -> None:
-        """Judge by this from now on. ConfigurationError where it cannot be used: nothing has changed then."""
-        self._take(configuration)
-        if self._stored is not None:
-            try:
-                self._stored.save(configuration)
-            except OSError as error:
-                self._station.count(f"configurations not stored ({errno.errorcode.get(error.errno or 0, 'error')})")
 
     def stop(self) -> None:
         """Close everything. Harmless the second time."""
@@ -112,11 +84,12 @@ class DnsProxy:
         self._station.close()
         self._loop = None
 
-    def _take(self, configuration: Configuration) -> None:
-        wanted = {(slot.protocol, slot.proxy_port) for slot in configuration.slots}
+    def apply(self, configuration: Configuration) -> None:
+        """Judge by this from now on. ConfigurationError where it cannot be used: nothing has changed then."""
+        wanted = configuration.places
         opened: dict[Place, list[socket.socket]] = {}
         try:
-            for place in sorted(wanted - self._doors.keys()):
+            for place in sorted(wanted.keys() - self._doors.keys()):
                 opened[place] = []
                 for family in _FAMILIES:
                     if (made := self._listen(family, place)) is not None:
@@ -125,12 +98,15 @@ class DnsProxy:
             for one in (made for some in opened.values() for made in some):
                 one.close()
             protocol, port = place
-            raise ConfigurationError(f"cannot listen on {protocol.name} port {port}: {error.strerror}") from None
+            why = f"cannot listen on {protocol.name} port {port}: {error.strerror}"
+            raise ConfigurationError(f"slot {wanted[place].name}: {why}") from None
+        before = self.configuration.places if self.configuration else {}
         self._desk.appoint(configuration)
+        self._station.finish({p for p, slot in before.items() if p not in wanted or wanted[p].name != slot.name})
         self.configuration = configuration
         for place, made_here in opened.items():
             self._doors[place] = [self._open(place, made) for made in made_here]
-        for place in self._doors.keys() - wanted:
+        for place in self._doors.keys() - wanted.keys():
             for door in self._doors.pop(place):
                 door.close()
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from itertools import count
 from time import monotonic
 from typing import Final, Protocol
 
+from l7proxy.dns.configuration import Place
 from l7proxy.dns.desk import Answered, Desk
 from l7proxy.dns.hold import Held, LearnedSink
 from l7proxy.dns.judge import Reason
 from l7proxy.dns.packets import Way
-from l7proxy.dns.records import Lookup
 from l7proxy.dns.sockets import Postman
 from l7proxy.dns.transactions import Client, Transaction
 from l7proxy.poller import Poller
@@ -43,6 +44,13 @@ class Connection(Protocol):
     def expired(self, transaction: Transaction) -> None:
         """There will be no answer."""
 
+    @property
+    def place(self) -> Place:
+        """The proxy port at which it came."""
+
+    def finish(self) -> None:
+        """Close it as soon as what is open has been answered; nothing more is read."""
+
     def close(self) -> None:
         """Close it, whatever is open."""
 
@@ -53,7 +61,7 @@ class Connection(Protocol):
 class Station:
     """One worker's sockets and books."""
 
-    def __init__(self, desk: Desk, lookup: Lookup, learned: LearnedSink) -> None:
+    def __init__(self, desk: Desk, learned: LearnedSink) -> None:
         self.desk = desk
         self.poller = Poller()
         self.postman = Postman()
@@ -61,7 +69,6 @@ class Station:
         self.connections: dict[int, Connection] = {}  # by stream number
         self.pods: Counter[str] = Counter()  # connections by pod
         self.counted: Counter[str] = Counter()
-        self._lookup = lookup
         self._learned = learned
         self._numbers = count(1)
         self._closed = False
@@ -83,6 +90,12 @@ class Station:
             if not self.pods[connection.pod]:
                 del self.pods[connection.pod]
 
+    def finish(self, places: Set[Place]) -> None:
+        """What is served there is gone: its connections end with the answers that are due."""
+        for connection in list(self.connections.values()):
+            if connection.place in places:
+                connection.finish()
+
     def count(self, what: str) -> None:
         """Something was dropped that has no record of its own."""
         self.counted[what] += 1
@@ -91,10 +104,8 @@ class Station:
         """Release an answer; or hold it until its addresses are in force; or withhold it."""
         reason = answered.reason
         if reason is None and answered.gist.learned:
-            endpoint = self._lookup.endpoint(answered.transaction.client.pod)
-            if endpoint is None:
-                reason = Reason.UNKNOWN_ENDPOINT
-            elif (waiting := self._learned.learned(endpoint, answered.gist.learned)) is not None:
+            waiting = self._learned.learned(answered.transaction.client.pod, answered.gist.learned)
+            if waiting is not None:
                 Held(waiting, self.desk.options.hold_limit, lambda outcome: self._held(answered, outcome))
                 return
         self._conclude(answered, reason, now)

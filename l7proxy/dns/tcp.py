@@ -8,12 +8,13 @@ from typing import Final
 
 from l7proxy import transparent
 from l7proxy.dns import sockets
+from l7proxy.dns.configuration import Place
 from l7proxy.dns.door import Door
 from l7proxy.dns.judge import Reason
 from l7proxy.dns.station import Station
 from l7proxy.dns.streams import Listener, Stream
-from l7proxy.dns.transactions import Client, Transaction
-from l7proxy.dns.wire import TRANSFERS, Query
+from l7proxy.dns.transactions import Admitted, Client, Transaction
+from l7proxy.dns.wire import TRANSFERS
 from policies.types import Protocol
 
 CONNECTIONS_PER_POD: Final = 64
@@ -46,6 +47,18 @@ class TcpConnection:
         """Its address."""
         return self._base.pod
 
+    @property
+    def place(self) -> Place:
+        """The proxy port at which it came."""
+        return (Protocol.TCP, self._base.proxy_port)
+
+    def finish(self) -> None:
+        """Close it as soon as what is open has been answered; nothing more is read."""
+        self._is_silent = True
+        self._stream.pause()
+        if not self._open:
+            self._stream.finish()
+
     def deliver(self, transaction: Transaction, message: bytes) -> None:
         """Send an answer to the pod."""
         self._stream.send(message)
@@ -59,7 +72,7 @@ class TcpConnection:
         self._open.discard(transaction)
         if self._is_silent and not self._open:
             self._stream.finish()
-        elif len(self._open) == IN_FLIGHT - 1:
+        elif len(self._open) == IN_FLIGHT - 1 and not self._is_silent:
             self._stream.resume()
 
     def close(self) -> None:
@@ -75,12 +88,11 @@ class TcpConnection:
         self._queries += 1
         client = self._base._replace(number=self._queries)
         admitted = self._station.desk.admit(client, message)
-        if isinstance(admitted, Query):
-            admitted = self._forward(client, message, admitted)
-        if admitted is not None:
-            self._stream.send(admitted)
+        reply = self._forward(client, message, admitted) if isinstance(admitted, Admitted) else admitted
+        if reply is not None:
+            self._stream.send(reply)
 
-    def _forward(self, client: Client, message: bytes, query: Query) -> bytes | None:
+    def _forward(self, client: Client, message: bytes, admitted: Admitted) -> bytes | None:
         """Ask the server; or return what to reply."""
         desk = self._station.desk
         if self._upstream is None:
@@ -88,13 +100,13 @@ class TcpConnection:
                 made = sockets.upstream(client.pod, client.server, client.server_port, Protocol.TCP)
             except OSError as error:
                 reason = Reason.OVERLOAD if transparent.is_exhausted(error) else Reason.UNREACHABLE
-                return desk.refuse(client, message, query, reason)
+                return desk.refuse(client, message, admitted, reason)
             self._channel = self._station.next_number()
             ears = Listener(self._answered, self._lost, _nothing, self._lost)
             self._upstream = Stream(self._station.poller, made, ears)
-        transaction = desk.open(self._channel, client, message, query, now=monotonic())
+        transaction = desk.open(self._channel, client, message, admitted, now=monotonic())
         if transaction is None:
-            return desk.refuse(client, message, query, Reason.OVERLOAD)
+            return desk.refuse(client, message, admitted, Reason.OVERLOAD)
         self._open.add(transaction)
         if len(self._open) >= IN_FLIGHT:
             self._stream.pause()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from l7proxy.dns.judge import Decision
 from l7proxy.dns.names_on_wire import HEADER_SIZE
 from l7proxy.dns.wire import NOERROR, Asking, Query, Question, Response
 from policies.types import Protocol
@@ -41,6 +42,13 @@ class Limits:
     whole: int = 8192
 
 
+class Admitted(NamedTuple):
+    """A query that may be asked, and what says so."""
+
+    query: Query
+    decision: Decision
+
+
 @dataclass(slots=True, eq=False)
 class Transaction:
     """An open query. Times in seconds, of a clock that never goes back."""
@@ -50,6 +58,7 @@ class Transaction:
     client: Client
     message: bytes  # as the client sent it
     query: Query
+    decision: Decision
     opened: float
     deadline: float
 
@@ -94,7 +103,7 @@ class Transactions:
         return len(self._by_client) < self._limits.whole and self._per_pod.get(pod, 0) < self._limits.per_pod
 
     def open(
-        self, channel: int, client: Client, message: bytes, query: Query, *, now: float, timeout: float
+        self, channel: int, client: Client, message: bytes, admitted: Admitted, *, now: float, timeout: float
     ) -> Transaction | None:
         """Book a query under an id of our own; None where there is no room."""
         if not self.has_room(client.pod):
@@ -105,7 +114,7 @@ class Transactions:
                 break
         else:
             return None
-        made = Transaction(channel, number, client, message, query, now, now + timeout)
+        made = Transaction(channel, number, client, message, *admitted, now, now + timeout)
         self._awaited[channel, number] = made
         self._by_client[client, message] = made
         self._per_pod[client.pod] = self._per_pod.get(client.pod, 0) + 1

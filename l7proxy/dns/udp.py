@@ -10,8 +10,8 @@ from l7proxy.dns import sockets
 from l7proxy.dns.door import Door
 from l7proxy.dns.judge import Reason
 from l7proxy.dns.station import Station
-from l7proxy.dns.transactions import Client, Transaction
-from l7proxy.dns.wire import MESSAGE_MAX, Query
+from l7proxy.dns.transactions import Admitted, Client, Transaction
+from l7proxy.dns.wire import MESSAGE_MAX
 from l7proxy.poller import READ
 from l7proxy.transparent import is_exhausted, text
 from policies.types import Protocol
@@ -98,22 +98,21 @@ class UdpDoor(Door):
                 upstream.send()
             return
         admitted = station.desk.admit(client, message)
-        if isinstance(admitted, Query):
-            admitted = self._forward(client, message, admitted)
-        if admitted is not None:
-            station.send(client, admitted)
+        reply = self._forward(client, message, admitted) if isinstance(admitted, Admitted) else admitted
+        if reply is not None:
+            station.send(client, reply)
 
-    def _forward(self, client: Client, message: bytes, query: Query) -> bytes | None:
+    def _forward(self, client: Client, message: bytes, admitted: Admitted) -> bytes | None:
         """Ask the server; or return what to reply."""
         station = self._station
         try:
             connection = sockets.upstream(client.pod, client.server, client.server_port, Protocol.UDP)
         except OSError as error:
             reason = Reason.OVERLOAD if is_exhausted(error) else Reason.UNREACHABLE
-            return station.desk.refuse(client, message, query, reason)
-        transaction = station.desk.open(station.next_number(), client, message, query, now=monotonic())
+            return station.desk.refuse(client, message, admitted, reason)
+        transaction = station.desk.open(station.next_number(), client, message, admitted, now=monotonic())
         if transaction is None:
             connection.close()
-            return station.desk.refuse(client, message, query, Reason.OVERLOAD)
+            return station.desk.refuse(client, message, admitted, Reason.OVERLOAD)
         UdpUpstream(station, connection, transaction)
         return None

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from l7proxy.dns.transactions import Client
 from l7proxy.dns.wire import Question
-from policies.types import Protocol
+from policies.ir import DnsRule, L7Parser, RuleSet, Slot, SlotState
+from policies.types import Direction, Origin, PortRange, Protocol
 
+NO_RULES = RuleSet()
 POD, SERVER = "10.0.0.2", "10.96.0.10"
 
 
@@ -30,6 +32,23 @@ def answer(asked: bytes, *records: str, rcode: int = 0) -> bytes:
         owner, ttl, rdclass, rdtype, content = record.split(" ", 4)
         reply.answer.append(dns.rrset.from_text(owner, int(ttl), rdclass, rdtype, content))
     return reply.to_wire()
+
+
+ORIGIN = Origin("CiliumNetworkPolicy", "default", "dns", "spec.egress[0].toPorts[0].rules.dns[0]")
+
+
+def allowing(*rules: DnsRule, wildcard: bool = False) -> RuleSet:
+    return RuleSet(dns=rules, wildcard=(ORIGIN,) if wildcard else ())
+
+
+def slot(
+    name: str = "",
+    protocol: Protocol = Protocol.UDP,
+    rules: RuleSet = NO_RULES,
+    state: SlotState = SlotState.ACTIVE,
+) -> Slot:
+    name = name or f"egress:4711:{protocol.name.lower()}:53"
+    return Slot(name, Direction.EGRESS, 4711, protocol, PortRange(53, 53), rules, state, L7Parser.DNS)
 
 
 def question(name: str, qtype: int = 1) -> Question:

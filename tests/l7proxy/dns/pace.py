@@ -20,11 +20,13 @@ from struct import Struct
 from typing import Final
 
 from l7proxy.dns.answers import Learned
-from l7proxy.dns.configuration import Configuration, NameRules, Slot
-from l7proxy.dns.proxy import DnsProxy, Settings, Wiring
-from l7proxy.dns.records import AccessRecord, Endpoint
-from policies.types import IDENTITY_WORLD, Protocol
+from l7proxy.dns.configuration import Configuration
+from l7proxy.dns.proxy import DnsProxy, Settings
+from l7proxy.dns.records import AccessRecord
+from policies.ir import DnsRule, Listening
+from policies.types import Protocol
 from tests.bpf.galaxy import WORLD4, Galaxy, inside
+from tests.l7proxy.dns.make import allowing, slot
 from tests.l7proxy.dns.town import TCP_PORT, UDP_PORT, redirect
 
 QUERIES: Final = 40_000
@@ -36,15 +38,9 @@ _ANSWER: Final = Struct("!HHHIH4s")
 
 
 class Everybody:
-    """All are one endpoint; what is learned and seen is taken, and thrown away."""
+    """What is learned and seen is taken, and thrown away."""
 
-    def endpoint(self, _: str) -> Endpoint | None:
-        return Endpoint(2, 4711)
-
-    def identity(self, _: str) -> int:
-        return IDENTITY_WORLD
-
-    def learned(self, _: Endpoint, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
+    def learned(self, _: str, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
         return None
 
     def seen(self, record: AccessRecord) -> None:
@@ -70,11 +66,12 @@ def proxy() -> None:
 
     async def main() -> None:
         everybody = Everybody()
-        made = DnsProxy(Wiring(everybody, everybody, everybody), Settings(shared=True))
+        made = DnsProxy(everybody, everybody, Settings(shared=True))
         made.start()
-        rules = (NameRules("rule", tuple(f"n{i}.test" for i in range(NAMES)), ("*.example.org", "**.example.net")),)
-        slots = (Slot("udp", UDP_PORT, Protocol.UDP, rules), Slot("tcp", TCP_PORT, Protocol.TCP, rules))
-        made.apply(Configuration("1", slots))
+        patterns = (DnsRule(pattern="*.example.org."), DnsRule(pattern="**.example.net."))
+        rules = allowing(*(DnsRule(f"n{i}.test.") for i in range(NAMES)), *patterns)
+        udp, tcp = slot(rules=rules), slot(protocol=Protocol.TCP, rules=rules)
+        made.apply(Configuration((Listening(udp, UDP_PORT), Listening(tcp, TCP_PORT))))
         loop = asyncio.get_running_loop()
         over = loop.create_future()
         print("ready", flush=True)

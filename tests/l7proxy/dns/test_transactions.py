@@ -8,7 +8,8 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l7proxy.dns.transactions import Client, Limits, Transaction, Transactions
+from l7proxy.dns.judge import Decision
+from l7proxy.dns.transactions import Admitted, Client, Limits, Transaction, Transactions
 from l7proxy.dns.wire import Response, read_query, read_response
 from policies.types import Protocol
 from tests.l7proxy.dns.make import answer, client, query
@@ -28,7 +29,8 @@ def book(limits: Limits | None = None, *numbers: int) -> Transactions:
 def opened(
     transactions: Transactions, channel: int = 1, who: Client | None = None, message: bytes = ASKED, now: float = 0.0
 ) -> Transaction:
-    made = transactions.open(channel, who or client(), message, read_query(message), now=now, timeout=10.0)
+    admitted = Admitted(read_query(message), Decision(None))
+    made = transactions.open(channel, who or client(), message, admitted, now=now, timeout=10.0)
     assert made is not None
     return made
 
@@ -139,7 +141,9 @@ def test_whatever_happens_the_book_counts_right(steps: list[tuple[int, int, str]
         now += 1.0
         who = client(f"10.0.0.{pod}", port)
         if step == "open" and who not in live:
-            made = transactions.open(port, who, ASKED, read_query(ASKED), now=now, timeout=3.0)
+            made = transactions.open(
+                port, who, ASKED, Admitted(read_query(ASKED), Decision(None)), now=now, timeout=3.0
+            )
             room = len(live) < 6 and sum(one.pod == who.pod for one in live) < 3
             assert (made is not None) == room
             if made is not None:

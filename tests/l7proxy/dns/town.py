@@ -20,21 +20,25 @@ import dns.rdatatype
 import dns.rrset
 
 from l7proxy.dns.answers import Learned
-from l7proxy.dns.configuration import Configuration, NameRules, Options, Slot
+from l7proxy.dns.configuration import Configuration, Options
 from l7proxy.dns.framing import frame
-from l7proxy.dns.proxy import DnsProxy, Settings, Wiring
-from l7proxy.dns.records import AccessRecord, Endpoint
+from l7proxy.dns.proxy import DnsProxy, Settings
+from l7proxy.dns.records import AccessRecord
 from l7proxy.dns.transactions import Limits
-from policies.types import IDENTITY_WORLD, Protocol
+from policies.ir import DnsRule, Listening
+from policies.types import Protocol
 from tests.bpf.galaxy import WORLD4, WORLD6, Galaxy, Pod, inside
+from tests.l7proxy.dns.make import ORIGIN, allowing, slot
 
 WAIT_SECONDS = 10.0
 UDP_PORT, TCP_PORT = 15353, 15354
 SERVERS = {4: WORLD4, 6: WORLD6}
-GROUP = 4711
 PER_POD = 100  # open queries
 NOBODY4, NOBODY6 = "203.0.113.3", "2001:db8::3"  # a machine without a DNS server
-RULES = (NameRules("rule-a", ("allowed.example.org", "big.example.org", "slow.example.org"), ("*.open.example.org",)),)
+RULES = (
+    *(DnsRule(f"{name}.example.org.", origins=(ORIGIN,)) for name in ("allowed", "big", "slow")),
+    DnsRule(pattern="*.open.example.org.", origins=(ORIGIN,)),
+)
 
 Reply = bytes | list[bytes] | None  # one message, several, none
 Answering = Callable[[bytes, bool], Reply]  # (message, over TCP)
@@ -72,19 +76,12 @@ def answer_with(*texts: str) -> Answering:
 class World:
     """Who is who, what was learned and seen. `gate`: answers wait until it is opened."""
 
-    endpoints: dict[str, Endpoint] = field(default_factory=dict)
     names: list[Learned] = field(default_factory=list)
     records: list[AccessRecord] = field(default_factory=list)
     waiting: list[asyncio.Future[bool]] = field(default_factory=list)
     gated: bool = False
 
-    def endpoint(self, address: str) -> Endpoint | None:
-        return self.endpoints.get(address)
-
-    def identity(self, address: str) -> int:
-        return IDENTITY_WORLD
-
-    def learned(self, endpoint: Endpoint, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
+    def learned(self, pod: str, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
         self.names += names
         if not self.gated:
             return None
@@ -134,12 +131,12 @@ class Town:
 
     # --- the node ---
 
-    def apply(self, rules: tuple[NameRules, ...] = RULES, **options: object) -> None:
-        slots = (
-            Slot("egress:4711:udp:53", UDP_PORT, Protocol.UDP, rules, GROUP, 53, 53),
-            Slot("egress:4711:tcp:53", TCP_PORT, Protocol.TCP, rules, GROUP, 53, 53),
+    def apply(self, rules: tuple[DnsRule, ...] = RULES, **options: object) -> None:
+        listening = (
+            Listening(slot(rules=allowing(*rules)), UDP_PORT),
+            Listening(slot(protocol=Protocol.TCP, rules=allowing(*rules)), TCP_PORT),
         )
-        configuration = Configuration("1", slots, Options(**options))  # type: ignore[arg-type]
+        configuration = Configuration(listening, Options(**options))  # type: ignore[arg-type]
         self.on_loop(lambda proxy: proxy.apply(configuration))
 
     def on_loop(self, action: Callable[[DnsProxy], object]) -> object:
@@ -242,7 +239,7 @@ def founded(name: str) -> Iterator[Town]:
         pod = galaxy.pod("asker")
         galaxy.configure(galaxy.world, "eth0", f"{NOBODY4}/24", f"{NOBODY6}/64")
         redirect(galaxy, "pod2")
-        town = Town(galaxy, pod, World({address: Endpoint(2, GROUP) for address in (pod.v4, pod.v6)}))
+        town = Town(galaxy, pod, World())
         town.serve()
         with _running(town):
             yield town
@@ -258,7 +255,7 @@ def _running(town: Town) -> Iterator[None]:
     async def main() -> None:
         town.loop = asyncio.get_running_loop()
         settings = Settings(Limits(per_pod=PER_POD))
-        town.proxy = DnsProxy(Wiring(town.world, town.world, town.world), settings)
+        town.proxy = DnsProxy(town.world, town.world, settings)
         done.append(asyncio.Event())
         town.proxy.start()
         started.set()
