@@ -33,6 +33,14 @@ _NAMES: Final = (
 KEYS: Final = {name: key for key, name in enumerate(_NAMES)}
 CILIUM_KEYS: Final = frozenset(range(34))  # what Cilium lets a rule name
 
+# APIs whose requests may name topics: a rule with a topic allows these for no other one, and others as they are.
+TOPIC_KEYS: Final = frozenset(
+    (
+        *(0, 1, 2, 3, 4, 5, 6, 8, 9, 19, 20, 21, 23, 24, 27, 28, 29, 30, 31, 32, 33, 34, 35, 37, 43, 44, 45, 46, 47),
+        *(52, 53, 54, 55, 56, 59, 61, 68, 73, 75, 76, 78, 79, 83, 84, 85, 86, 87, 88, 90, 91, 92),
+    )
+)
+
 # What producers and consumers of today ask for.
 ROLES: Final = {
     "produce": (0, 3, 10, 18, 22, 24, 25, 26, 71, 72),

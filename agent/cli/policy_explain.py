@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from agent.cli.asked import AskedOptions, asked_options
 from agent.cli.options import manifests_option, modes_options, output_option, show_problems
 from agent.config import Modes
 from agent.errors import EnvironmentProblem
-
-if TYPE_CHECKING:
-    from policies.judging.requests import Request
-    from policies.types import Protocol
-
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class PortAndProtocol(click.ParamType[tuple[int, str]]):
@@ -37,17 +30,20 @@ class PortAndProtocol(click.ParamType[tuple[int, str]]):
 
 
 @click.command(
-    epilog="Example: deflector policy explain --manifests DIR --from default/xwing --to default/deathstar "
-    "--port 80/TCP --method PUT --path /v1/exhaust-port"
+    epilog="""\b
+Examples:
+  deflector policy explain --manifests DIR --from default/xwing --to default/deathstar --port 80/TCP \\
+    --method PUT --path /v1/exhaust-port
+  deflector policy explain --manifests DIR --from mediabot --to kube-system/kube-dns --port 53/UDP --dns api.github.com
+  deflector policy explain --manifests DIR --from empire-outpost --to kafka --port 9092/TCP \\
+    --kafka-api fetch --kafka-topic deathstar-plans
+""",
 )
 @manifests_option(required=True)
 @click.option("--from", "source", required=True, metavar="WHO", help="NAMESPACE/POD, an IP address, or an entity.")
 @click.option("--to", "target", required=True, metavar="WHO", help="The same, or a service: its name or ClusterIP.")
 @click.option("--port", type=PortAndProtocol(), required=True, metavar="PORT", help="80/TCP, 53/UDP, 8/ICMP (a type).")
-@click.option("--method", help="Ask for an HTTP request with this method.  [default: GET]")
-@click.option("--path", help="... this path, with its query string.  [default: /]")
-@click.option("--host", help="... this host.  [default: as a client would say that connects to --to]")
-@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="... this header; may be repeated.")
+@asked_options
 @modes_options
 @output_option
 def explain(
@@ -55,10 +51,7 @@ def explain(
     source: str,
     target: str,
     port: tuple[int, str],
-    method: str | None,
-    path: str | None,
-    host: str | None,
-    headers: tuple[str, ...],
+    asked: AskedOptions,
     modes: Modes,
     output: str,
 ) -> None:
@@ -76,7 +69,7 @@ def explain(
     from policies.types import Protocol
 
     number, protocol = port[0], Protocol[port[1]]
-    request = _request((method, path, host), headers, (target, number, protocol))
+    request = asked.on(target, number, protocol)
     offline = read_offline(manifests, modes)
     try:
         ends = offline.scene.end(source), offline.scene.target(target, protocol, number)
@@ -91,31 +84,3 @@ def explain(
         for line in explanation_text(answer, offline.places):
             console.print(line)
     sys.exit(0 if answer.allowed else 1)
-
-
-def _request(
-    written: tuple[str | None, str | None, str | None], headers: tuple[str, ...], to: tuple[str, int, Protocol]
-) -> Request | None:
-    """The request that is asked about; None if none of its options is given."""
-    from policies.judging.requests import Request
-    from policies.types import Protocol
-
-    method, path, host = written
-    if written == (None, None, None) and not headers:
-        return None
-    target, port, protocol = to
-    if protocol is not Protocol.TCP:
-        raise click.UsageError(f"an HTTP request needs TCP, not {protocol.name}")
-    if path is not None and not path.startswith("/"):
-        raise click.UsageError(f'--path {path!r} must begin with "/"')
-    if host is None:
-        name = target.rpartition("/")[2]
-        host = (f"[{name}]" if ":" in name and not name.startswith("[") else name) + (f":{port}" if port != 80 else "")
-    return Request(method or "GET", path or "/", host, tuple(map(_header, headers)))
-
-
-def _header(written: str) -> tuple[str, str]:
-    name, colon, value = written.partition(":")
-    if not colon or not _HEADER.fullmatch(name):
-        raise click.UsageError(f"--header {written!r} is not 'NAME: VALUE'")
-    return name, value.strip()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from policies.explaining.differences import origin_to_dict, rule_to_dict
-from policies.ir import DirectionPolicy, HttpRule, NodePolicy, PeerRule, PortPolicy
+from policies.explaining.differences import origin_to_dict, rule_in_words, rule_to_dict
+from policies.ir import DirectionPolicy, HttpRule, L7Rule, NodePolicy, PeerRule, PortPolicy
 from policies.types import Direction
 
 Labels = Mapping[int, tuple[str, ...]]
@@ -61,14 +61,21 @@ def _peer(peer: PeerRule, labels: Labels) -> dict[str, Any]:
     if peer.rule_set is not None:
         plain |= {
             "slot": peer.slot,
-            "rules": [_rule(rule) for rule in peer.rule_set.http],
+            "parser": peer.rule_set.parser.value,
+            "rules": [_rule(rule) for rule in peer.rule_set.rules],
             "void_by": [origin_to_dict(origin) for origin in peer.rule_set.wildcard],
         }
     return plain
 
 
-def _rule(rule: HttpRule) -> dict[str, Any]:
-    plain: dict[str, Any] = {"http": rule_to_dict(rule), "by": [origin_to_dict(origin) for origin in rule.origins]}
+def _rule(rule: L7Rule) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        rule.parser.value: rule_to_dict(rule),
+        "words": rule_in_words(rule),
+        "by": [origin_to_dict(origin) for origin in rule.origins],
+    }
+    if not isinstance(rule, HttpRule):
+        return plain
     if rule.header_actions:
         plain["actions"] = [f"{action.mismatch} {action.name}" for action in rule.header_actions]
     return plain | ({"unavailable": rule.unavailable} if rule.unavailable else {})

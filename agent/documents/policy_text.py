@@ -10,10 +10,14 @@ from rich.text import Text
 from policies.errors import one_line
 from policies.explaining import reasons
 from policies.explaining.differences import rule_in_words
-from policies.explaining.explain import L7, Explanation, L7Verdict, Question, Reason, Side
+from policies.explaining.explain import L7, Asked, Explanation, L7Verdict, Question, Reason, Side
 from policies.explaining.near_clauses import port_in_words
 from policies.explaining.places import Places
+from policies.ir import L7Parser
+from policies.judging.kafka import KafkaRequest
+from policies.judging.names import NameQuery
 from policies.judging.requests import BAD_REQUEST, Request
+from policies.kafka_keys import name_of as api_of
 from policies.types import Direction, Origin
 
 GOOD, BAD, NAME, DIM = "bold green", "bold red", "bold", "dim"
@@ -24,9 +28,17 @@ _REASONS = {
     Reason.NOT_ENFORCED: reasons.NOT_ENFORCED,
     Reason.ALLOWED: reasons.ALLOWED,
     Reason.DENIED: reasons.DENIED,
-    Reason.HTTP: reasons.NO_HTTP_RULE,
+    Reason.CONFLICT: reasons.CONFLICT,
+    Reason.HTTP: reasons.NO_L7_RULE,
+    Reason.DNS: reasons.NO_L7_RULE,
+    Reason.KAFKA: reasons.NO_L7_RULE,
     Reason.DEFAULT_DENY: reasons.DEFAULT_DENY,
     Reason.NO_BACKEND: reasons.NO_BACKEND,
+}
+_ASK_WITH = {
+    L7Parser.HTTP: "--method and --path",
+    L7Parser.DNS: "--dns",
+    L7Parser.KAFKA: "--kafka-api and --kafka-topic",
 }
 
 
@@ -44,8 +56,20 @@ def _question(question: Question) -> Text:
     backends = ", ".join(f"{end.name}:{port}" for end, port in target.ends) if target.service else ""
     through = f" → {backends or 'nobody'}" if target.service else ""
     port = port_in_words(question.protocol, target.port)
-    asked = f", {_request(question.request)}" if question.request is not None else ""
+    asked = f", {_asked(question.request)}" if question.request is not None else ""
     return Text(one_line(f"{source.name} → {target.name}{through}, {port}{asked}"), style=NAME)
+
+
+def _asked(asked: Asked) -> str:
+    match asked:
+        case Request():
+            return _request(asked)
+        case NameQuery():
+            return f"DNS {asked.name}"
+        case KafkaRequest():
+            topics = f" of {', '.join(topic or 'an unknown topic' for topic in asked.topics)}" if asked.topics else ""
+            client = f" by {asked.client_id}" if asked.client_id else ""
+            return f"Kafka {api_of(asked.api_key)} version {asked.api_version}{topics}{client}"
 
 
 def _request(request: Request) -> str:
@@ -65,7 +89,7 @@ def _side(side: Side, question: Question, places: Places) -> Iterator[Text]:
     yield head.append(one_line(f"{side.owner} {other} {side.peer}: {reason}"))
     if side.l7 is not None:
         yield from _l7_lines(side.l7, question.request, places)
-    decided = side.reason in (Reason.ALLOWED, Reason.DENIED)
+    decided = side.reason in (Reason.ALLOWED, Reason.DENIED, Reason.CONFLICT)
     yield from _clauses("by" if decided else "enforced by", side.by, places)
     nearest = side.nearest or (side.l7.nearest if side.l7 is not None else None)
     if nearest is not None:
@@ -77,20 +101,23 @@ def _l7_reason(l7: L7) -> str:
     match l7.verdict:
         case L7Verdict.DENIED if l7.decision is not None and l7.decision.fault:
             return reasons.read_differently(l7.decision.fault)
+        case L7Verdict.DENIED if l7.is_foreign:
+            return reasons.foreign(l7.rules)
         case L7Verdict.DENIED:
-            return reasons.none_matches(l7.rules)
+            is_http = l7.rules.parser is L7Parser.HTTP
+            return reasons.none_matches(l7.rules) if is_http else reasons.none_allows(l7.rules)
         case L7Verdict.ANSWERED:
             assert l7.decision is not None
             status = l7.decision.arrival.status
             what = "it is malformed" if status == BAD_REQUEST else f"go to {l7.decision.arrival.request.path}"
             return f"Envoy answers {status} by itself: {what}"
         case L7Verdict.NOT_ASKED:
-            return f"requests are judged by {reasons.http_rules(l7.rules)}: ask with --method and --path"
-    return reasons.all_pass(l7.rules) if l7.void_by else reasons.HTTP_ALLOWED
+            return f"requests are judged by {reasons.counted(l7.rules)}: ask with {_ASK_WITH[l7.rules.parser]}"
+    return reasons.all_pass(l7.rules) if l7.void_by else reasons.l7_allowed(l7.rules)
 
 
-def _l7_lines(l7: L7, asked: Request | None, places: Places) -> Iterator[Text]:
-    if asked is not None and l7.decision is not None and l7.decision.arrival.request.path != asked.path:
+def _l7_lines(l7: L7, asked: Asked | None, places: Places) -> Iterator[Text]:
+    if isinstance(asked, Request) and l7.decision is not None and l7.decision.arrival.request.path != asked.path:
         yield _line("judged as", l7.decision.arrival.request.path)
     if l7.rule is not None:
         yield _line("rule", rule_in_words(l7.rule))
@@ -162,21 +189,13 @@ def _peer_lines(port: Mapping[str, Any], peer: Mapping[str, Any]) -> Iterator[Te
 def _rule_lines(peer: Mapping[str, Any]) -> Iterator[Text]:
     rules = peer.get("rules", ())
     for rule in rules[: reasons.BY_MAX]:
-        words = one_line(" ".join(_words(rule["http"])) or "any request")
-        yield Text.assemble(f"{'':<18}{words}", (f"  {one_line(_clause_names(rule['by']))}", DIM))
+        yield Text.assemble(f"{'':<18}{rule['words']}", (f"  {one_line(_clause_names(rule['by']))}", DIM))
     if len(rules) > reasons.BY_MAX:
         yield Text(f"{'':<18}and {len(rules) - reasons.BY_MAX} more rules", style=DIM)
     if peer.get("void_by"):
         yield Text(f"{'':<18}all requests pass: {one_line(_clause_names(peer['void_by']))}", style="yellow")
     if not rules:
         yield Text(f"{'':<18}{one_line(_clause_names(peer['by']))}", style=DIM)
-
-
-def _words(http: Mapping[str, Any]) -> Iterator[str]:
-    yield from (http[name] for name in ("method", "path") if name in http)
-    if "host" in http:
-        yield f"host {http['host']}"
-    yield from (f"with {header}" for header in http.get("headers", ()))
 
 
 def _identity(identity: Mapping[str, Any]) -> str:

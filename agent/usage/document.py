@@ -50,7 +50,7 @@ def _rule(listed: Listed, usage: Usage) -> dict[str, Any]:
         **origin_to_dict(listed.origin),
         "direction": listed.direction.value,
         "action": listed.clause.action.value,
-        "http": listed.http is not None,
+        "parser": listed.l7.parser.value if listed.l7 is not None else None,
         "words": listed.words,
         "used": None if maybe else use.is_used,
         **{_key(outcome): use.numbers.get(outcome, 0) for outcome in Outcome},
@@ -78,7 +78,7 @@ def usage_table(rules: Sequence[Mapping[str, Any]]) -> Table:
         origin = Origin(rule["kind"], rule["namespace"], rule["name"], rule["path"])
         verb = rule["action"] if rule["action"] == "deny" else "allow"
         preposition = "to" if rule["direction"] == Direction.EGRESS.value else "from"
-        words = rule["words"] if rule["http"] else rule["words"].replace(" with ", f" {preposition} ", 1)
+        words = rule["words"] if rule["parser"] else rule["words"].replace(" with ", f" {preposition} ", 1)
         numbers = (str(rule[_key(outcome)] or "-") for outcome in Outcome)
         style = "" if rule["used"] else "yellow"
         table.add_row(Text(one_line(str(origin)), style), one_line(f"{verb} {words}"), *numbers, _last(rule))

@@ -11,11 +11,13 @@ from typing import Final
 
 from agent.views.searches import Searches
 from agent.views.slot_reasons import UNKNOWN, Outcome, SlotReasons, Traced
-from flows.record import DnsRecord, Parsed, ParserVerdict
+from flows.record import KafkaRecord, Parsed, ParserVerdict
 from policies.errors import one_line
 from policies.explaining import reasons
 from policies.explaining.differences import Nearest
-from policies.ir import DnsRule, RuleSet, Slot
+from policies.ir import L7Rule, RuleSet, Slot
+from policies.judging.kafka import KafkaRequest
+from policies.kafka_keys import key_of
 from policies.types import Origin
 
 KEPT: Final = 8192  # reasons that are remembered; beyond that all are forgotten
@@ -53,7 +55,7 @@ class ParsedReasons:
     def _passed(self, slot: Slot | None, rules: tuple[Origin, ...]) -> Traced:
         if not rules:
             return self._slots.passed(slot.rule_set.wildcard) if slot and slot.rule_set.wildcard else UNKNOWN
-        named = [rule for rule in slot.rule_set.dns if set(rules) & set(rule.origins)] if slot else []
+        named = [rule for rule in slot.rule_set.rules if set(rules) & set(rule.origins)] if slot else []
         said = reasons.allowed_by(rules, _only(named))
         return Traced(self._slots.refs.of(rules), (said,), Outcome.ALLOWED, rules)
 
@@ -73,18 +75,29 @@ class ParsedReasons:
     def _nearest(self, rules: RuleSet, record: Parsed) -> Nearest | None:
         """None if a rule of now allows it, or if there is none at all."""
         index = self._searches.index(rules)
-        if index.allows_all or not isinstance(record, DnsRecord) or record.query in index.names:
+        if index.allows_all:
             return None
-        return index.near_names.nearest(record.query)
+        if isinstance(record, KafkaRecord):
+            found = index.near_kafka.nearest(_request(record))
+        else:
+            found = index.near_names.nearest(record.query) if record.query not in index.names else None
+        return found.redacted() if found is not None else None
 
 
 def _asked(record: Parsed) -> tuple[object, ...]:
     """What a reason depends on; what passed by a rule is alike whatever it asked for."""
     if record.verdict is ParserVerdict.FORWARDED or record.judgement.reason:
         return ()
-    return (record.query,) if isinstance(record, DnsRecord) else ()
+    return tuple(_request(record)) if isinstance(record, KafkaRecord) else (record.query,)
 
 
-def _only(rules: Iterable[DnsRule]) -> DnsRule | None:
+def _request(record: KafkaRecord) -> KafkaRequest:
+    """One that names no topic, though its kind does, was refused because it asked for all of them."""
+    key = key_of(record.api_key)
+    request = KafkaRequest(-1 if key is None else key, record.api_version, record.client_id, record.topics)
+    return request._replace(is_of_all=request.is_of_topics and not record.topics)
+
+
+def _only(rules: Iterable[L7Rule]) -> L7Rule | None:
     some = tuple(rules)
     return some[0] if len(some) == 1 else None

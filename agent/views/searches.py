@@ -14,6 +14,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from agent.views.allowance import Allowance
 from policies.dns_patterns import Dialect, NameSet
 from policies.explaining.differences import Nearest
+from policies.explaining.near_kafka import NearKafka
 from policies.explaining.near_names import NearNames
 from policies.explaining.nearest import NearMisses
 from policies.ir import HttpRule, RuleSet
@@ -68,6 +69,11 @@ class RuleIndex:
         """Its DNS rules, to be asked which came nearest; within the allowance."""
         return NearNames(self.rules)
 
+    @cached_property
+    def near_kafka(self) -> NearKafka:
+        """Its Kafka rules, likewise."""
+        return NearKafka(self.rules)
+
     def matching(self, request: Request) -> Found[tuple[HttpRule, ...]] | None:
         """The rules that match; None if that is not searched for now."""
         known = self._matching.get(request)
@@ -113,7 +119,7 @@ class Searches:
 
 
 def _weight(rules: RuleSet) -> int:
-    return 100 + len(rules.http) + len(rules.dns) + len(rules.kafka)
+    return 100 + len(rules.rules)
 
 
 def _keep(kept: dict[K, V], key: K, value: V | None) -> V | None:

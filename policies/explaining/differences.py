@@ -5,23 +5,25 @@ One vocabulary for `deflector policy explain`, for the policy log of flows, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Final
 
 from policies.errors import one_line
-from policies.ir import REDACTED, DnsRule, HeaderMatch, HttpRule
+from policies.ir import REDACTED, DnsRule, HeaderMatch, HttpRule, KafkaRule, L7Rule
+from policies.kafka_keys import CILIUM_ROLES, ROLES
+from policies.kafka_keys import name_of as api_of
 from policies.types import Origin
 
-L7Rule: TypeAlias = HttpRule | DnsRule
+_ROLES: Final = {keys: role for roles in (CILIUM_ROLES, ROLES) for role, keys in roles.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One field in which a rule and what was tried differ. `got` None: it is missing; `wanted` None: anything of it.
 
-    Fields: method, path, host, `header NAME`, secret, name, port, peer, `label KEY`. Not `seen`: it may differ or not,
-    for whoever asks does not know what was sent.
+    Fields: method, path, host, `header NAME`, secret; name; API, version, client ID, topic; port, peer, `label KEY`.
+    Not `seen`: it may differ or not, for whoever asks does not know what was sent.
     """
 
     field: str
@@ -40,7 +42,8 @@ class Difference:
         return {"field": self.field, "wanted": self.wanted, "got": self.got}
 
     def redacted(self) -> Difference:
-        """Without what may be a secret of who asked: a query string, a user in a host, the value of a header."""
+        """Without what may be a secret of who asked: a query string, a user in a host, the value of a header, the name
+        that a client gives itself."""
         got = self.got
         if got is not None:
             if self.field == "path":
@@ -49,7 +52,7 @@ class Difference:
             elif self.field == "host":
                 _, mark, host = got.rpartition("@")
                 got = f"{REDACTED}@{host}" if mark else got
-            elif self.field.startswith("header "):
+            elif self.field.startswith("header ") or self.field == "client ID":
                 got = REDACTED
         return self if got == self.got else replace(self, got=got)
 
@@ -80,7 +83,7 @@ class Nearest:
         """Plain data."""
         plain: dict[str, Any] = {"by": [origin_to_dict(origin) for origin in self.origins]}
         if self.rule is not None:
-            plain["dns" if isinstance(self.rule, DnsRule) else "http"] = rule_to_dict(self.rule)
+            plain[self.rule.parser.value] = rule_to_dict(self.rule)
         return plain | {"differs": [difference.to_dict() for difference in self.differs], "others": self.others}
 
 
@@ -91,29 +94,53 @@ def origin_to_dict(origin: Origin) -> dict[str, str]:
 
 def rule_to_dict(rule: L7Rule) -> dict[str, Any]:
     """What the rule asks for; fields that may be anything are left out."""
-    if isinstance(rule, DnsRule):
-        return {"pattern": rule.pattern} if rule.pattern else {"name": rule.name}
-    fields: Mapping[str, Any] = {"method": rule.method, "path": rule.path, "host": rule.host}
-    asked = {name: value for name, value in fields.items() if value}
-    return asked | ({"headers": [header_in_words(h) for h in rule.headers]} if rule.headers else {})
+    match rule:
+        case DnsRule():
+            return {"pattern" if rule.pattern else "name": name_of(rule)}
+        case KafkaRule():
+            role = _ROLES.get(rule.api_keys, "")
+            apis = [] if role else [api_of(key) for key in rule.api_keys]
+            fields = {"role": role, "apis": apis, "client_id": rule.client_id, "topic": rule.topic}
+            version = {} if rule.api_version is None else {"version": rule.api_version}
+            return {name: value for name, value in fields.items() if value} | version
+        case HttpRule():
+            asked = {"method": rule.method, "path": rule.path, "host": rule.host}
+            headers = [header_in_words(header) for header in rule.headers]
+            return {name: value for name, value in (asked | {"headers": headers}).items() if value}
 
 
 def name_of(rule: DnsRule) -> str:
-    """The name or the pattern; the root is a dot."""
-    return rule.pattern or rule.name or "."
+    """The name or the pattern as people write it: without the trailing dot, but for the root, and for one label."""
+    written = rule.pattern or rule.name or "."
+    return written if written in (".", "*.") else written.removesuffix(".")
+
+
+def apis_in_words(keys: tuple[int, ...]) -> str:
+    """The role that stands for them, or their names."""
+    role = _ROLES.get(keys)
+    return f"role {role}" if role else ", ".join(map(api_of, keys))
 
 
 def rule_in_words(rule: L7Rule) -> str:
-    """`POST /v1/request-landing host a\\.example headers X-Key: 1`, or `any request`; of DNS `name example.com`."""
-    if isinstance(rule, DnsRule):
-        return one_line(f"{'pattern' if rule.pattern else 'name'} {name_of(rule)}")
-    parts: Iterable[str] = (
-        rule.method,
-        rule.path,
-        f"host {rule.host}" if rule.host else "",
-        *(f"with {header_in_words(header)}" for header in rule.headers),
-    )
-    return one_line(" ".join(filter(None, parts))) or "any request"
+    """`POST /v1/request-landing host a\\.example with X-Key: 1`; `name example.com`; `role produce topic plans`; or, of
+    what asks for nothing in particular, `any request`."""
+    return one_line(" ".join(filter(None, _words(rule)))) or "any request"
+
+
+def _words(rule: L7Rule) -> Iterable[str]:
+    match rule:
+        case DnsRule():
+            return ("pattern" if rule.pattern else "name", name_of(rule))
+        case KafkaRule():
+            return (
+                apis_in_words(rule.api_keys),
+                f"version {rule.api_version}" if rule.api_version is not None else "",
+                f"client {rule.client_id}" if rule.client_id else "",
+                f"topic {rule.topic}" if rule.topic else "",
+            )
+        case HttpRule():
+            headers = (f"with {header_in_words(header)}" for header in rule.headers)
+            return (rule.method, rule.path, f"host {rule.host}" if rule.host else "", *headers)
 
 
 def header_in_words(header: HeaderMatch) -> str:

@@ -1,21 +1,31 @@
 """The whole answer to "may A talk to B?": each direction's verdict, who gave it, and what came nearest. Pure.
 
-Made from the IR by policies.judging, which is held against the kernel and Envoy. A value; printing is others' work.
+Made from the IR by policies.judging, which is held against the kernel and the proxies. A value; printing is others'
+work.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeAlias
 
+from policies.compiling.decisions import PARSER_CONFLICT
+from policies.dns_patterns import canonical
 from policies.explaining.differences import Nearest
 from policies.explaining.near_clauses import InForce, Tried, in_force, nearest_clause
+from policies.explaining.near_kafka import NearKafka
+from policies.explaining.near_names import NearNames
 from policies.explaining.nearest import explain_denial
 from policies.explaining.scene import End, Scene, Target
-from policies.ir import HttpRule, RuleSet, Verdict
+from policies.ir import L7Parser, L7Rule, PeerRule, RuleSet, Verdict
 from policies.judging.evaluate import PacketDecision, RequestDecision, decide_packet, decide_request
+from policies.judging.kafka import KafkaRequest, decide_kafka
+from policies.judging.names import NameQuery, decide_name
 from policies.judging.requests import Request
 from policies.types import IDENTITY_ANY, Direction, Origin, Protocol
+
+Asked: TypeAlias = Request | NameQuery | KafkaRequest
 
 
 class Reason(StrEnum):
@@ -26,7 +36,10 @@ class Reason(StrEnum):
     NOT_ENFORCED = "not-enforced"
     ALLOWED = "allowed"
     DENIED = "denied-by-rule"
-    HTTP = "http"  # the connection is allowed, the request is not
+    CONFLICT = "parser-conflict"  # policies ask for two parsers for the peer on the port
+    HTTP = "http"  # the connection is allowed, the request is not; of DNS and Kafka likewise
+    DNS = "dns"
+    KAFKA = "kafka"
     DEFAULT_DENY = "default-deny"
     NO_BACKEND = "no-backend"  # a service without backends, or with ones of different identities, under egress policy
 
@@ -42,23 +55,27 @@ class L7Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """May `source` open a connection to `target`, and send this request on it?"""
+    """May `source` open a connection to `target`, and ask for this on it?"""
 
     source: End
     target: Target
     protocol: Protocol
-    request: Request | None = None
+    request: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class L7:
-    """The verdict on the request. `void_by`: allows without L7 because of which no rule restricts anything."""
+    """The verdict on the request. `void_by`: allows without L7 because of which no rule restricts anything.
+
+    `decision` is more of an HTTP request. `is_foreign`: what was asked is not of the protocol of the rules.
+    """
 
     verdict: L7Verdict
     rules: RuleSet
-    rule: HttpRule | None = None
+    rule: L7Rule | None = None
     nearest: Nearest | None = None
     decision: RequestDecision | None = None
+    is_foreign: bool = False
 
     @property
     def void_by(self) -> tuple[Origin, ...]:
@@ -142,7 +159,7 @@ def _is_self(question: Question) -> bool:
     return own is not None and not target.service and any(end.endpoint == own for end, _ in target.ends)
 
 
-def _side(scene: Scene, direction: Direction, owner: End, tried: Tried, request: Request | None) -> Side:
+def _side(scene: Scene, direction: Direction, owner: End, tried: Tried, request: Asked | None) -> Side:
     policy = scene.policy(owner)
     if policy is None:
         return Side(direction, owner.name, tried.name, tried.port, Reason.NO_ENDPOINT, allowed=True)
@@ -154,13 +171,13 @@ def _side(scene: Scene, direction: Direction, owner: End, tried: Tried, request:
     by = decision.rule.origins if decision.rule is not None else _origins(active)
     reason, nearest, l7 = Reason.ALLOWED, None, None
     if decision.verdict is Verdict.DENY:
-        reason = Reason.DENIED if decision.rule is not None else Reason.DEFAULT_DENY
+        reason = _why_denied(decision.rule)
         if reason is Reason.DEFAULT_DENY:
             nearest = nearest_clause(rules, active, direction, tried)
     else:
         l7 = _l7(decision, request)
         if l7 is not None and l7.verdict not in _PASSING:
-            reason = Reason.HTTP
+            reason = Reason(l7.rules.parser.value)
     return Side(
         direction,
         owner.name,
@@ -178,12 +195,29 @@ def _side(scene: Scene, direction: Direction, owner: End, tried: Tried, request:
 _PASSING = (L7Verdict.ALLOWED, L7Verdict.NOT_ASKED)
 
 
-def _l7(decision: PacketDecision, request: Request | None) -> L7 | None:
+def _why_denied(rule: PeerRule | None) -> Reason:
+    if rule is None:
+        return Reason.DEFAULT_DENY
+    return Reason.CONFLICT if any(o.name == PARSER_CONFLICT and not o.path for o in rule.origins) else Reason.DENIED
+
+
+def _l7(decision: PacketDecision, asked: Asked | None) -> L7 | None:
     rules = decision.rule.rule_set if decision.rule is not None else None
     if rules is None:
         return None
-    if request is None:
-        return L7(L7Verdict.ALLOWED if rules.allows_all else L7Verdict.NOT_ASKED, rules)
+    match asked, rules.parser:
+        case None, _:
+            return L7(L7Verdict.ALLOWED if rules.allows_all else L7Verdict.NOT_ASKED, rules)
+        case Request(), L7Parser.HTTP:
+            return _http(rules, asked)
+        case NameQuery(), L7Parser.DNS:
+            return _dns(rules, asked)
+        case KafkaRequest(), L7Parser.KAFKA:
+            return _kafka(rules, asked)
+    return L7(L7Verdict.DENIED, rules, is_foreign=True)
+
+
+def _http(rules: RuleSet, request: Request) -> L7:
     judged = decide_request(rules, request)
     if judged.arrival.status:
         return L7(L7Verdict.ANSWERED, rules, decision=judged)
@@ -191,6 +225,20 @@ def _l7(decision: PacketDecision, request: Request | None) -> L7 | None:
         return L7(L7Verdict.ALLOWED, rules, judged.rule, decision=judged)
     nearest = explain_denial(rules, request) if not judged.fault else None
     return L7(L7Verdict.DENIED, rules, nearest=nearest, decision=judged)
+
+
+def _dns(rules: RuleSet, query: NameQuery) -> L7:
+    judged = decide_name(rules, query)
+    if judged.allowed:
+        return L7(L7Verdict.ALLOWED, rules, judged.rule)
+    return L7(L7Verdict.DENIED, rules, nearest=NearNames(rules).nearest(canonical(query.name)))
+
+
+def _kafka(rules: RuleSet, request: KafkaRequest) -> L7:
+    judged = decide_kafka(rules, request)
+    if judged.allowed:
+        return L7(L7Verdict.ALLOWED, rules, next(iter(judged.rules), None))
+    return L7(L7Verdict.DENIED, rules, nearest=NearKafka(rules).nearest(request))
 
 
 def _origins(active: tuple[InForce, ...]) -> tuple[Origin, ...]:

@@ -45,11 +45,13 @@ def _l7_to_dict(l7: L7 | None, places: Places) -> dict[str, Any] | None:
         "rule": None,
         "nearest": _nearest_to_dict(l7.nearest, places),
         "differs": _differs(l7.nearest),
-        "rules": len(l7.rules.http),
+        "parser": l7.rules.parser.value,
+        "rules": len(l7.rules.rules),
         "void_by": [_placed(origin, places) for origin in l7.void_by],
     }
     if l7.rule is not None:
-        plain["rule"] = {"by": [_placed(o, places) for o in l7.rule.origins], "http": rule_to_dict(l7.rule)}
+        by = [_placed(origin, places) for origin in l7.rule.origins]
+        plain["rule"] = {"by": by, l7.rule.parser.value: rule_to_dict(l7.rule)}
     if l7.decision is not None:
         plain["judged_path"] = l7.decision.arrival.request.path
         if l7.decision.fault:

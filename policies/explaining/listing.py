@@ -1,4 +1,4 @@
-"""The rules of a policy object, one by one: each clause, and each HTTP rule in it. Pure."""
+"""The rules of a policy object, one by one: each clause, and each L7 rule in it. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from policies.errors import one_line
 from policies.explaining.differences import rule_in_words
 from policies.explaining.near_clauses import clause_in_words
-from policies.ir import HttpRule
+from policies.ir import L7Rule
 from policies.rules import Clause, Policy
 from policies.types import Direction, Origin
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One rule: a clause, or an HTTP rule in it. `content` is what it says, without where it stands: to be compared
+    """One rule: a clause, or an L7 rule in it. `content` is what it says, without where it stands: to be compared
     only."""
 
     origin: Origin
     direction: Direction
     clause: Clause
-    http: HttpRule | None
+    l7: L7Rule | None
     content: object
 
     @property
     def words(self) -> str:
         """What it says, for people."""
-        return rule_in_words(self.http) if self.http is not None else one_line(clause_in_words(self.clause))
+        return rule_in_words(self.l7) if self.l7 is not None else one_line(clause_in_words(self.clause))
 
 
 def rules_of(policy: Policy) -> Iterator[Listed]:
@@ -48,7 +48,7 @@ def _of_clause(subject: object, clause: Clause, direction: Direction) -> Iterato
     says = (subject, clause.peers, tuple(entry.ports for entry in clause.to_ports))
     yield Listed(clause.origin, direction, clause, None, (clause.action, *says))
     for entry in clause.to_ports:
-        placed = ((origin, http) for http in entry.l7 if isinstance(http, HttpRule) for origin in http.origins)
-        for origin, http in sorted(placed, key=lambda pair: (len(pair[0].path), pair[0].path)):  # [9] before [10]
-            content = (subject, clause.peers, entry.ports, http.match_key)
-            yield Listed(origin, direction, clause, http, content)
+        placed = ((origin, l7) for l7 in entry.l7 for origin in l7.origins)
+        for origin, l7 in sorted(placed, key=lambda pair: (len(pair[0].path), pair[0].path)):  # [9] before [10]
+            content = (subject, clause.peers, entry.ports, l7.match_key)
+            yield Listed(origin, direction, clause, l7, content)

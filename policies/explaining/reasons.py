@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from policies.errors import one_line
-from policies.explaining.differences import L7Rule, Nearest, rule_in_words
-from policies.ir import HttpRule, RuleSet
+from policies.explaining.differences import Nearest, rule_in_words
+from policies.ir import HttpRule, L7Parser, L7Rule, RuleSet
 from policies.types import Origin
 
 BY_MAX: Final = 10  # clauses that are listed in one line; a port may be open by a thousand
@@ -16,10 +16,11 @@ NO_ENDPOINT: Final = "not a pod of this node: nothing is enforced here"
 NOT_ENFORCED: Final = "not enforced: no policy selects it in this direction"
 ALLOWED: Final = "a rule allows it"
 DENIED: Final = "a rule denies it"
-NO_HTTP_RULE: Final = "no HTTP rule allows it"
+NO_L7_RULE: Final = "no L7 rule allows it"
 DEFAULT_DENY: Final = "default deny: no rule allows it"
 NO_BACKEND: Final = "the service has no backend, or backends of different identities"
-HTTP_ALLOWED: Final = "an HTTP rule allows it"
+CONFLICT: Final = "policies ask for different parsers here: denied until one of them is gone"
+_PARSERS: Final = {L7Parser.HTTP: "HTTP", L7Parser.DNS: "DNS", L7Parser.KAFKA: "Kafka"}
 # What only a running proxy has to say.
 RETIRED: Final = "its rules are gone, and with them the connection: a new one is judged by those of now"
 UNDELIVERED: Final = "the proxy has not been given its rules yet"
@@ -28,16 +29,23 @@ NOT_SEARCHED: Final = "nearest rule not searched for: too many different denials
 
 
 def none_matches(rules: RuleSet) -> str:
-    """No rule of the set matches the request."""
-    return f"none of {http_rules(rules)} matches: 403"
+    """No HTTP rule of the set matches the request."""
+    return f"none of {counted(rules)} matches: 403"
 
 
 def none_allows(rules: RuleSet) -> str:
     """No DNS or Kafka rule of the set allows what was asked for."""
-    for number, what in ((len(rules.dns), "DNS"), (len(rules.kafka), "Kafka")):
-        if number:
-            return f"none of {number} {what} rule{'s' if number != 1 else ''} allows it"
-    return "no rule allows anything here"
+    return f"none of {counted(rules)} allows it" if rules.rules else "no rule allows anything here"
+
+
+def foreign(rules: RuleSet) -> str:
+    """What was asked is of another protocol than the rules."""
+    return f"{counted(rules)} judge here: what is not {_PARSERS[rules.parser]} does not pass"
+
+
+def l7_allowed(rules: RuleSet) -> str:
+    """Some rule of the set allows it."""
+    return f"{'an' if rules.parser is L7Parser.HTTP else 'a'} {_PARSERS[rules.parser]} rule allows it"
 
 
 def read_differently(fault: str) -> str:
@@ -45,14 +53,15 @@ def read_differently(fault: str) -> str:
     return f"servers may read it differently, {fault}: 403"
 
 
-def http_rules(rules: RuleSet) -> str:
-    """How many there are."""
-    return f"{len(rules.http)} HTTP rule{'s' if len(rules.http) != 1 else ''}"
+def counted(rules: RuleSet) -> str:
+    """How many there are, and of what: `3 DNS rules`."""
+    number = len(rules.rules)
+    return f"{number} {_PARSERS[rules.parser]} rule{'s' if number != 1 else ''}"
 
 
 def all_pass(rules: RuleSet) -> str:
-    """An allow without L7 makes HTTP rules void."""
-    return f"all requests pass, for an allow without L7 covers it too (it voids {http_rules(rules)})"
+    """An allow without L7 makes L7 rules void."""
+    return f"all requests pass, for an allow without L7 covers it too (it voids {counted(rules)})"
 
 
 def allowed_by(origins: Iterable[Origin], rule: L7Rule | None = None) -> str:
