@@ -393,19 +393,17 @@ def test_a_local_server_is_not_spoken_for_from_outside(stage: Stage) -> None:
 def test_a_question_from_the_server_does_not_hide_its_answer(stage: Stage) -> None:
     """An open pod: what the server sends to the port first makes an entry that would keep the answer from the proxy."""
     client = stage.galaxy.pods["client"]
-    with upstream(stage.galaxy, (client.v4, 0), (WORLD4, 53), MARK_EGRESS_UPSTREAM) as made:
+    server = stage.galaxy.udp(stage.galaxy.world, WORLD4, 5300)
+    with upstream(stage.galaxy, (client.v4, 0), (WORLD4, 5300), MARK_EGRESS_UPSTREAM) as made:
         port = made.getsockname()[1]
-    with inside(stage.galaxy.world):
-        early = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with early:
-        early.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        early.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        early.bind((WORLD4, 5300))
-        early.sendto(b"early", (client.v4, port))
-        stage.wait_event(lambda e: e.source_port == 5300, "the early datagram")
-    with upstream(stage.galaxy, (client.v4, port), (WORLD4, 53), MARK_EGRESS_UPSTREAM) as made:
-        made.send(bytes(20))
-        assert made.recv(100).startswith(client.v4.encode())
+    server.sendto(b"early", (client.v4, port))
+    stage.wait_event(lambda e: e.source_port == 5300, "the early datagram")
+    with upstream(stage.galaxy, (client.v4, port), (WORLD4, 5300), MARK_EGRESS_UPSTREAM) as made:
+        made.send(b"question")
+        assert server.recvfrom(100) == (b"question", (client.v4, port))
+        server.sendto(b"answer", (client.v4, port))
+        assert made.recv(100) == b"answer"
+    server.close()
 
 
 def test_an_error_about_an_answer_finds_nobody_on_the_host(stage: Stage, out: DatagramProxy) -> None:
