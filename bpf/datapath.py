@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from bpf import attach as hooks
 from bpf import host, loader, sys
 from bpf.attach import Hook
-from bpf.changes import Ops, diff
+from bpf.changes import Ops, Step, diff
 from bpf.constants import Counter
 from bpf.entries import Desired
 from bpf.host import ProxyPort
@@ -175,8 +175,12 @@ class Datapath:
         self._realized = None
         self.peers.follow(wanted.ipcache)
         try:
-            for step in ops.steps:
-                (self.peers if step.map == "ipcache" else self.maps).take(step)
+            additions = [step for step in ops.steps if step.values]
+            for step in additions:
+                self._take(step)
+            self.peers.take_staged()
+            for step in ops.steps[len(additions) :]:
+                self._take(step)
         except MapsError as error:  # every lookup gives what the old or the new policy says (see changes)
             raise DatapathError(f"data path: {error}") from error
         finally:
@@ -187,6 +191,9 @@ class Datapath:
                 self.attach(ifindex)
             self._refreshed = True
         return ops
+
+    def _take(self, step: Step) -> None:
+        (self.peers if step.map == "ipcache" else self.maps).take(step)
 
     # --- names ---
 
@@ -213,6 +220,11 @@ class Datapath:
             self.peers.forget(addresses)
         except MapsError as error:
             raise DatapathError(f"data path: {error}") from error
+
+    def stage(self, lives: Mapping[bytes, int | None]) -> None:
+        """As learn(), or (None) forget(), but with the next policy that is programmed: after whatever it adds, and
+        before it takes anything away, so that an address may go from an identity that is no more to one that is new."""
+        self.peers.stage(lives)
 
     def connected(self, addresses: Collection[bytes]) -> dict[bytes, set[int]]:
         """Which of these packed addresses pods have opened connections to: address -> ids of the endpoints. For a

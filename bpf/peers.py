@@ -29,6 +29,7 @@ class Peers:
         self._maps = maps
         self._lock = Lock()
         self._layers = Layers(policy)
+        self._staged: dict[bytes, int | None] = {}
 
     @property
     def learned(self) -> int:
@@ -42,6 +43,7 @@ class Peers:
         for addresses in _some(lives):
             with self._lock:
                 written |= self._learn({address: lives[address] for address in addresses})
+                self._unstage(addresses)
         if written:
             self._maps.judge_anew()
 
@@ -67,11 +69,34 @@ class Peers:
         gone = False
         for some in _some(addresses):
             with self._lock:
-                keys = [key for key in map(address_key, some) if self._layers.names.pop(key, None) is not None]
-                self._make_true(keys)
-            gone |= bool(keys)
+                gone |= self._forget(some)
+                self._unstage(some)
         if gone:
             self._maps.judge_anew()
+
+    def _forget(self, addresses: Iterable[bytes]) -> bool:
+        keys = [key for key in map(address_key, addresses) if self._layers.names.pop(key, None) is not None]
+        self._make_true(keys)
+        return bool(keys)
+
+    def stage(self, lives: Mapping[bytes, int | None]) -> None:
+        """These are to be learned, or (None) forgotten, together with the next policy; whatever is learned or forgotten
+        until then is newer."""
+        with self._lock:
+            self._staged |= lives
+
+    def take_staged(self) -> None:
+        """Learn and forget what was staged. MapsError where there is no room: the rest stays staged then."""
+        while self._staged:
+            with self._lock:
+                some = dict(islice(self._staged.items(), SOME))
+                self._learn({address: identity for address, identity in some.items() if identity is not None})
+                self._forget(address for address, identity in some.items() if identity is None)
+                self._unstage(some)
+
+    def _unstage(self, addresses: Iterable[bytes]) -> None:
+        for address in addresses:
+            self._staged.pop(address, None)
 
     def follow(self, policy: Entries) -> None:
         """The policy's entries are these from now on; the steps that make the kernel's so are about to be taken."""

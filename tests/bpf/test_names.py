@@ -71,6 +71,27 @@ def test_the_first_packet_to_a_learned_address_passes(stage: Stage, to: str) -> 
     assert not says(stage, to)
 
 
+def test_an_address_moves_with_the_policy_that_is_programmed(stage: Stage) -> None:
+    """From an identity that is no more to one that is new."""
+    stage.enforce("client", CLOSED, stage.on(Protocol.TCP, 80, stage.allow("name")))
+    stage.datapath.learn({packed(WORLD4): NAME})
+    stage.datapath.stage({packed(WORLD4): OTHER, packed(WORLD6): OTHER})
+    assert held(stage, packed(WORLD4)) == ipcache_value(NAME)
+    stage.enforce("client", CLOSED, stage.on(Protocol.TCP, 80, stage.allow("other")))
+    assert says(stage, WORLD4)
+    assert says(stage, WORLD6)
+    stage.datapath.stage({packed(WORLD4): None})
+    stage.apply()
+    assert not says(stage, WORLD4)
+
+
+def test_what_is_learned_meanwhile_is_newer_than_what_was_staged(stage: Stage) -> None:
+    stage.datapath.stage({packed(WORLD4): OTHER, packed(WORLD6): None})
+    stage.datapath.learn({packed(WORLD4): NAME, packed(WORLD6): NAME})
+    stage.apply()
+    assert held(stage, packed(WORLD4)) == held(stage, packed(WORLD6)) == ipcache_value(NAME)
+
+
 def test_what_was_learned_outlives_changes_of_policy(stage: Stage) -> None:
     stage.datapath.learn({packed(WORLD4): NAME})
     rule = stage.on(Protocol.TCP, 80, stage.allow("name"))
