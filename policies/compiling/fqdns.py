@@ -150,9 +150,17 @@ class FqdnBook:
         self._on_the_way.discard(prefix)
         return Opening.WRITE
 
-    def has_room_for(self, prefix: Prefix) -> bool:
-        """False: the address could not be given an identity when last compiled."""
-        return prefix not in self._unnamed
+    def is_settled(self, prefix: Prefix) -> bool:
+        """Whether the address has the identity in the kernel that its selectors, as they were last told, gave it."""
+        return prefix in self.addresses and prefix not in self._on_the_way and prefix not in self._moved
+
+    def is_hopeless(self, prefix: Prefix) -> bool:
+        """Whether there was no identity for the address when last compiled."""
+        return prefix in self._unnamed
+
+    def doubt(self, prefix: Prefix) -> None:
+        """The kernel does not hold what it should of an address: the next compilation tells it again."""
+        self._put(prefix, None, None)
 
     def number_of(self, prefix: Prefix) -> int | None:
         """The identity of an address of names."""

@@ -1,0 +1,118 @@
+"""The names of a running node: the book, its journal, and the rounds that collect, under one roof.
+
+open        the journal is read; before anything is compiled
+compiled, enforced    the policy loop tells how far it is
+learned     a proxy tells what it was answered, and is called back
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Protocol
+
+from agent.names.collecting import PERIOD, Collecting, Connected
+from agent.names.journal_file import JournalFile
+from agent.names.learning import Answer, Clocks, Layer, Learning, Told
+from agent.names.names import NameOptions, Names
+from policies.compiling.fqdns import FqdnBook
+from policies.ir import NodePolicy
+
+CLOCKS: Final = Clocks(time.time, time.monotonic)
+
+log = logging.getLogger("deflector.names")
+
+
+class NameKernel(Layer, Protocol):
+    """Where addresses of names are in force, and who has connections to them."""
+
+    @property
+    def connected(self) -> Connected: ...
+
+
+class NameKeeping:
+    """One node's names. Everything but `run` returns at once."""
+
+    def __init__(self, options: NameOptions, journal: Path, kernel: NameKernel, *, wake: Callable[[], None]) -> None:
+        """`wake`: a compilation is due."""
+        self.names = Names(options)
+        self._file = JournalFile(journal)
+        self._kernel = kernel
+        self._wake = wake
+        self._learning: Learning | None = None
+
+    @property
+    def learning(self) -> Learning:
+        assert self._learning is not None, "names are learned only for a compiler"
+        return self._learning
+
+    def open(self, fqdns: FqdnBook) -> None:
+        """For this compiler's addresses, with what an earlier agent has left. OSError where the journal cannot be
+        read or written."""
+        self._learning = Learning(self.names, fqdns, self._kernel, self._file, CLOCKS, wake=self._wake)
+        found = self._file.open()
+        if found.lost:
+            log.warning("the journal of names was torn: its last %d bytes are not believed", found.lost)
+        self._learning.restore(found.holdings.values())
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+    async def run(self) -> None:
+        """Collect once a minute, for ever."""
+        collecting = Collecting(self.learning, self._kernel.connected, CLOCKS.now)
+        while True:
+            await asyncio.sleep(PERIOD)
+            await collecting.round()
+            self.learning.tidy()
+            if self._file.is_due:
+                self._compact()
+
+    def _compact(self) -> None:
+        try:
+            self._file.snapshot(self.names.book.holdings())
+        except OSError as error:
+            log.warning("the journal of names cannot be written anew, and grows: %s", error)
+
+    # --- the policy loop ---
+
+    def compiled(self) -> None:
+        """A policy was compiled, and is to be programmed."""
+        self.learning.compiled()
+
+    def enforced(self, node: NodePolicy) -> None:
+        """What was compiled is in force."""
+        self.learning.enforced(node.endpoints)
+
+    # --- the proxies ---
+
+    def learned(self, lessons: Iterable[Told], answer: Answer) -> None:
+        """Take these in. `answer` is called once for every lesson with a number: now, or later."""
+        self.learning.learned(lessons, answer)
+
+    # --- flows ---
+
+    def names_of(self, ip: str, by: str) -> tuple[str, ...]:
+        """The names under which the pod with address `by` knows an address, without the last dot."""
+        endpoint, address = self.learning.endpoint(by), packed_text(ip)
+        if endpoint is None or address is None:
+            return ()
+        return tuple(name.removesuffix(".") for name in self.names.names_of(address, endpoint))
+
+    def identity_of(self, ip: str) -> int | None:
+        """The identity of an address of names."""
+        address = packed_text(ip)
+        return self.learning.identity(address) if address is not None else None
+
+
+def packed_text(ip: str) -> bytes | None:
+    """An address as 4 or 16 bytes; None for what is none."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
+    except OSError:
+        return None
