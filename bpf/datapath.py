@@ -228,7 +228,7 @@ class Datapath:
 
     def connected(self, addresses: Collection[bytes]) -> dict[bytes, set[int]]:
         """Which of these packed addresses pods have opened connections to: address -> ids of the endpoints. For a
-        thread of its own: other threads run in between, but it takes 50 ms and more. DatapathError if it cannot."""
+        thread of its own: other threads run in between, but it takes up to 0.2 s. DatapathError if it cannot."""
         try:
             return connected(self.maps.fd("ct"), SPECS["ct"], addresses)
         except OSError as error:

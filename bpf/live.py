@@ -1,6 +1,6 @@
 """Which addresses have connections: a walk through connection tracking, in batches. Touches the kernel.
 
-Half a million entries take a fraction of a second (docs/architecture.md has figures): for a thread of its own.
+A full map takes a fifth of a second (docs/architecture.md has figures): for a thread of its own.
 """
 
 from __future__ import annotations

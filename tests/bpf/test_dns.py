@@ -171,8 +171,8 @@ def address(stage: Stage, where: str, family: int) -> str:
     return places[where][family == 6]
 
 
-def udp(stage: Stage, to: str, message: bytes) -> dns.message.Message:
-    with inside(stage.galaxy.pods["client"].namespace):
+def udp(stage: Stage, to: str, message: bytes, who: str = "client") -> dns.message.Message:
+    with inside(stage.galaxy.pods[who].namespace):
         made = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
     with made:
         made.settimeout(WAIT_SECONDS)
@@ -181,8 +181,8 @@ def udp(stage: Stage, to: str, message: bytes) -> dns.message.Message:
         return dns.message.from_wire(made.recv(65535))
 
 
-def tcp(stage: Stage, to: str, message: bytes) -> dns.message.Message:
-    with stage.galaxy.connect(stage.galaxy.pods["client"].namespace, (to, 53)) as connection:
+def tcp(stage: Stage, to: str, message: bytes, who: str = "client") -> dns.message.Message:
+    with stage.galaxy.connect(stage.galaxy.pods[who].namespace, (to, 53)) as connection:
         connection.sendall(frame(message))
         return dns.message.from_wire(read_frame(connection))
 
@@ -211,6 +211,46 @@ def test_large_answers_arrive(stage: Stage, town: Town, where: str, family: int,
     enforce(stage)
     said = way(stage, address(stage, where, family), ask("big.open.example.org", payload=65535))
     assert len(said.answer[0]) == 400
+
+
+def translate(stage: Stage, name: str, rules: str) -> None:
+    """More of kube-proxy, in a table of its own."""
+    stage.galaxy.on_node("nft", "-f", "-", text=f"add table inet {name}\n{rules}")
+
+
+@pytest.mark.parametrize("way", [udp, tcp])
+def test_a_service_whose_server_is_on_the_host(stage: Stage, town: Town, way) -> None:  # type: ignore[no-untyped-def]
+    enforce(stage)
+    service = "10.96.0.11"
+    stage.services = tuple(stage.service(service, 53, "host", 53, p) for p in (Protocol.TCP, Protocol.UDP))
+    stage.apply()
+    hooks = ("prerouting", "output")
+    translate(
+        stage,
+        "hosted",
+        "".join(f"add chain inet hosted {h} {{ type nat hook {h} priority -100; }}\n" for h in hooks)
+        + "".join(f"add rule inet hosted {h} ip daddr {service} dnat ip to {NODE4}\n" for h in hooks),
+    )
+    assert way(stage, service, ask("allowed.example.org")).answer
+    assert way(stage, service, ask("secret.example.org")).rcode() == dns.rcode.REFUSED
+
+
+@pytest.mark.parametrize("way", [udp, tcp])
+def test_a_server_that_asks_its_own_service(stage: Stage, town: Town, way) -> None:  # type: ignore[no-untyped-def]
+    """As the cluster's DNS does. kube-proxy masquerades what would come back to where it came from."""
+    enforce(stage)
+    hosts = tuple(PortPolicy(protocol, DNS, (stage.allow("host"),)) for protocol in (Protocol.TCP, Protocol.UDP))
+    stage.rules["server"] = (DirectionPolicy(True, hosts), stage.rules.pop("client")[1])
+    stage.apply()
+    server = stage.galaxy.pods["server"].v4
+    translate(
+        stage,
+        "hairpin",
+        "add chain inet hairpin postrouting { type nat hook postrouting priority 100; }\n"
+        f"add rule inet hairpin postrouting ip saddr {server} ip daddr {server} masquerade\n",
+    )
+    assert way(stage, SERVICE4, ask("allowed.example.org"), "server").answer
+    assert way(stage, SERVICE4, ask("secret.example.org"), "server").rcode() == dns.rcode.REFUSED
 
 
 def test_the_servers_ingress_policy_is_about_the_client(stage: Stage, town: Town) -> None:
