@@ -14,6 +14,7 @@ from agent.interrupt import quietly
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "bpf": ("agent.cli.bpf", "bpf", "Compile and pin the kernel programs."),
     "conformance": ("agent.cli.conformance", "conformance", "Run the black-box suites on this machine."),
+    "crds": ("agent.cli.crds", "crds", "Print the definitions of the cilium.io kinds."),
     "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
     "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),

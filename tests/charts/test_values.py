@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-import kubernetes_validate
 import pytest
 
-from tests.charts import values_table
+from tests.charts import kubernetes, values_table
 from tests.charts.chart import CHART, ROOT, Values, at, chart, defaults, parsed, render, without_secrets
-from tests.charts.test_rendering import NEWEST, OF_OTHERS
 
 DOCUMENT = ROOT / "docs/install.md"
 TOLERATION = [{"key": "rebel", "operator": "Exists", "effect": "NoSchedule"}]
@@ -108,8 +106,7 @@ def test_every_value_renders_and_matters(path: str, value: Any) -> None:
     assert before != after, f"{path} changes nothing"
     for name, text in after.items():
         for made in parsed(text) if name != "NOTES.txt" else ():
-            if made["kind"] not in OF_OTHERS:
-                kubernetes_validate.validate(made, NEWEST, strict=True)
+            kubernetes.validate(made)
 
 
 def test_the_schema_knows_every_value_and_no_others() -> None:
