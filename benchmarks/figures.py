@@ -12,7 +12,20 @@ from dataclasses import dataclass
 HIGHER, LOWER = "higher", "lower"
 RULE_FORMS = ("exact", "prefix", "regex")
 RULE_COUNTS = (1, 100, 1_000, 10_000)
-OBSERVE_FILTERS = ("verdict", "pod", "label", "path", "port", "code", "url", "method", "protocol", "header")
+OBSERVE_FILTERS = (
+    "verdict",
+    "pod",
+    "label",
+    "path",
+    "port",
+    "code",
+    "url",
+    "method",
+    "protocol",
+    "flags",
+    "header",
+    "cel",
+)
 POLICY_COUNTS = (10, 100, 1_000, 10_000)
 
 

@@ -13,8 +13,9 @@ from typing import NamedTuple, TypeVar, cast
 
 from flow import flow_pb2
 
+from flows import packet
 from flows.exchange import request, response, shared
-from flows.lookups import EndpointRef, Lookups, PolicyRef, Reason
+from flows.lookups import NO_REASON, EndpointRef, Lookups, PolicyRef, Reason
 from flows.parsed import layers
 from flows.record import (
     DnsRecord,
@@ -59,17 +60,6 @@ PARSER_VERDICTS = {
 }
 # flow.TraceReason -> is_reply; what is not here is not known
 REPLIES = {flow_pb2.NEW: False, flow_pb2.ESTABLISHED: False, flow_pb2.REPLY: True, flow_pb2.RELATED: False}
-FLAG_FIELDS = (
-    ("FIN", 0x01),
-    ("SYN", 0x02),
-    ("RST", 0x04),
-    ("PSH", 0x08),
-    ("ACK", 0x10),
-    ("URG", 0x20),
-    ("ECE", 0x40),
-    ("CWR", 0x80),
-    ("NS", 0x100),
-)
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -95,8 +85,10 @@ class Builder:
         self.view = view
         self._redactor = Redactor(redaction or Redaction())
         self._emitter = flow_pb2.Emitter(name="Deflector", version=version)
-        # slot, client, server, port, reason -> the common parts of a request's flow and of its response's
+        # a _Leg, its slot by name -> the common parts of a request's flow and of its response's
         self._legs: dict[tuple[str, str, str, int, Reason | None], tuple[bytes, bytes]] = {}
+        self._packets: dict[tuple[object, ...], bytes] = {}  # what packets that are alike have in common
+        self._messages: dict[tuple[object, ...], bytes] = {}  # ... and messages of DNS and Kafka
         self._denials: dict[Reason, bytes] = {}
         self._endpoints: dict[tuple[str, int | None], flow_pb2.Endpoint] = {}
 
@@ -137,20 +129,29 @@ class Builder:
             common = _keep(self._legs, key, (self._http_template(leg, False), self._http_template(leg, True)))
         return common
 
-    def packet(self, record: PacketRecord, time_ns: int, uuid: bytes) -> bytes:
+    def packet(self, record: PacketRecord, time_ns: int, uuid: bytes) -> Event:
         """The flow of a drop, a trace or a policy verdict."""
+        view = self.view
+        source = view.service_by_address(record.source_ip, record.source_port)
+        destination = view.service_by_address(record.destination_ip, record.destination_port)
+        why = NO_REASON if record.kind is PacketKind.TRACE else view.why_packet(record)
+        key = (*packet.alike(record), source, destination, why)
+        common = self._packets.get(key)
+        if common is None:
+            common = _keep(self._packets, key, self._packet_template(record, why))
+        return Event(time_ns, packet.own(record, time_ns, uuid), common, is_denial=record.is_denial)
+
+    def _packet_template(self, record: PacketRecord, why: Reason) -> bytes:
         flow = flow_pb2.Flow(
-            uuid=uuid.decode(),
             emitter=self._emitter,
             verdict=VERDICTS[record.verdict],
-            l4=_layer4(record),
+            l4=packet.layer4(record),
             Type=flow_pb2.L3_L4,
             node_name=self.view.node_name,
             node_labels=self.view.node_labels,
             traffic_direction=DIRECTIONS[record.direction],
             Summary=packet_summary(record),
         )
-        flow.time.seconds, flow.time.nanos = divmod(time_ns, 1_000_000_000)
         if record.source_mac or record.destination_mac:
             flow.ethernet.source = record.source_mac
             flow.ethernet.destination = record.destination_mac
@@ -164,7 +165,8 @@ class Builder:
         if record.interface_index or record.interface_name:
             flow.interface.index = record.interface_index
             flow.interface.name = record.interface_name
-        _KINDS[record.kind](self, flow, record)
+        flow.policy_log.extend(_policy_log(why))
+        _KINDS[record.kind](flow, record, why)
         wire: bytes = flow.SerializeToString()
         return wire
 
@@ -173,18 +175,30 @@ class Builder:
         why = self.view.why_parsed(record)  # of the request as it was: a rule may speak of what is redacted
         if isinstance(record, KafkaRecord):
             record = self._redactor.kafka(record)
+        common, client_port = self._common_message(record, why), record.leg.client_port
         made = []
         for number, told in enumerate(layers(record)):
-            flow = self._parsed_template(record, told.is_response, why)
-            flow.uuid, flow.Summary = new_uuid().decode(), told.summary
-            flow.time.seconds, flow.time.nanos = divmod(time_ns + number, 1_000_000_000)
-            flow.l7.CopyFrom(told.l7)
-            made.append(Event(time_ns + number, flow.SerializeToString(), is_denial=record.is_denial))
+            own = flow_pb2.Flow(uuid=new_uuid().decode(), Summary=told.summary, l7=told.l7)
+            own.time.seconds, own.time.nanos = divmod(time_ns + number, 1_000_000_000)
+            ports = own.l4.UDP if record.leg.transport is Protocol.UDP else own.l4.TCP
+            if record.is_request:
+                ports.source_port = client_port
+            else:
+                ports.destination_port = client_port
+            made.append(Event(time_ns + number, own.SerializeToString(), common, is_denial=record.is_denial))
         return made
 
-    def _parsed_template(self, record: Parsed, is_response: bool, why: Reason) -> flow_pb2.Flow:
-        leg = record.leg
-        client, server = (leg.client_ip, leg.client_port), (leg.server_ip, leg.server_port)
+    def _common_message(self, record: Parsed, why: Reason) -> bytes:
+        key = (type(record), record.leg._replace(client_port=0), record.is_request, record.verdict, why)
+        common = self._messages.get(key)
+        if common is None:
+            made: bytes = self._parsed_template(record, why).SerializeToString()
+            common = _keep(self._messages, key, made)
+        return common
+
+    def _parsed_template(self, record: Parsed, why: Reason) -> flow_pb2.Flow:
+        leg, is_response = record.leg, not record.is_request
+        client, server = (leg.client_ip, 0), (leg.server_ip, leg.server_port)
         source, destination = (server, client) if is_response else (client, server)
         flow = flow_pb2.Flow(
             emitter=self._emitter,
@@ -198,6 +212,7 @@ class Builder:
             traffic_direction=flow_pb2.EGRESS if isinstance(record, DnsRecord) else DIRECTIONS[leg.slot.direction],
         )
         flow.is_reply.value = is_response
+        (flow.l7.dns if isinstance(record, DnsRecord) else flow.l7.kafka).SetInParent()
         ports = flow.l4.UDP if leg.transport is Protocol.UDP else flow.l4.TCP
         ports.source_port, ports.destination_port = source[1], destination[1]
         self._who(flow, (source[0], None), (destination[0], None))
@@ -222,6 +237,7 @@ class Builder:
         )
         flow.is_reply.value = is_response
         flow.l7.type = flow_pb2.RESPONSE if is_response else flow_pb2.REQUEST
+        flow.l7.http.SetInParent()
         ports = (leg.server_port, 0) if is_response else (0, leg.server_port)
         flow.l4.TCP.source_port, flow.l4.TCP.destination_port = ports
         self._who(flow, source, destination)
@@ -267,41 +283,37 @@ class Builder:
         cluster = next((label.removeprefix(CLUSTER_LABEL) for label in labels if label.startswith(CLUSTER_LABEL)), "")
         return _endpoint(EndpointRef(identity=number, labels=labels, cluster=cluster))
 
-    def _drop(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
-        flow.event_type.type = EVENT_DROP
-        flow.event_type.sub_type = record.drop_reason
-        flow.policy_log.extend(_policy_log(self.view.why_packet(record)))
 
-    def _trace(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
-        # To-endpoint is 0 in the datapath's numbers and 101 in the enum's, all others are the same.
-        point = record.observation_point
-        flow.event_type.type = EVENT_TRACE
-        flow.event_type.sub_type = point
-        flow.trace_observation_point = cast("flow_pb2.TraceObservationPoint", point or flow_pb2.TO_ENDPOINT)
-        flow.trace_reason = cast("flow_pb2.TraceReason", record.trace_reason)
-        flow.proxy_port = record.proxy_port
-        reply = REPLIES.get(flow.trace_reason)
-        if reply is not None:
-            flow.is_reply.value = flow.reply = reply
-
-    def _verdict(self, flow: flow_pb2.Flow, record: PacketRecord) -> None:
-        flow.event_type.type = EVENT_POLICY_VERDICT
-        flow.policy_match_type = record.match_type
-        flow.proxy_port = record.proxy_port
-        denied = record.verdict is PacketVerdict.DROPPED
-        if not denied:
-            flow.is_reply.value = False
-        why = self.view.why_packet(record)
-        flow.policy_log.extend(_policy_log(why))
-        if not denied or record.drop_reason == POLICY_DENY:
-            _name(flow, record.direction, why.policies, denied)
+def _drop(flow: flow_pb2.Flow, record: PacketRecord, why: Reason) -> None:
+    flow.event_type.type = EVENT_DROP
+    flow.event_type.sub_type = record.drop_reason
 
 
-_KINDS = {
-    PacketKind.DROP: Builder._drop,
-    PacketKind.TRACE: Builder._trace,
-    PacketKind.POLICY_VERDICT: Builder._verdict,
-}
+def _trace(flow: flow_pb2.Flow, record: PacketRecord, why: Reason) -> None:
+    # To-endpoint is 0 in the datapath's numbers and 101 in the enum's, all others are the same.
+    point = record.observation_point
+    flow.event_type.type = EVENT_TRACE
+    flow.event_type.sub_type = point
+    flow.trace_observation_point = cast("flow_pb2.TraceObservationPoint", point or flow_pb2.TO_ENDPOINT)
+    flow.trace_reason = cast("flow_pb2.TraceReason", record.trace_reason)
+    flow.proxy_port = record.proxy_port
+    reply = REPLIES.get(flow.trace_reason)
+    if reply is not None:
+        flow.is_reply.value = flow.reply = reply
+
+
+def _verdict(flow: flow_pb2.Flow, record: PacketRecord, why: Reason) -> None:
+    flow.event_type.type = EVENT_POLICY_VERDICT
+    flow.policy_match_type = record.match_type
+    flow.proxy_port = record.proxy_port
+    denied = record.verdict is PacketVerdict.DROPPED
+    if not denied:
+        flow.is_reply.value = False
+    if not denied or record.drop_reason == POLICY_DENY:
+        _name(flow, record.direction, why.policies, denied)
+
+
+_KINDS = {PacketKind.DROP: _drop, PacketKind.TRACE: _trace, PacketKind.POLICY_VERDICT: _verdict}
 
 
 def _keep(kept: dict[K, V], key: K, value: V) -> V:
@@ -351,24 +363,6 @@ def _policy(policy: PolicyRef) -> flow_pb2.Policy:
         labels=policy.labels,
         revision=policy.revision,
     )
-
-
-def _layer4(record: PacketRecord) -> flow_pb2.Layer4 | None:
-    ports = {"source_port": record.source_port, "destination_port": record.destination_port}
-    icmp = {"type": record.icmp_type, "code": record.icmp_code}
-    match record.protocol:
-        case Protocol.TCP:
-            flags = flow_pb2.TCPFlags(**{name: bool(record.tcp_flags & bit) for name, bit in FLAG_FIELDS})
-            return flow_pb2.Layer4(TCP=flow_pb2.TCP(**ports, flags=flags))
-        case Protocol.UDP:
-            return flow_pb2.Layer4(UDP=flow_pb2.UDP(**ports))
-        case Protocol.SCTP:
-            return flow_pb2.Layer4(SCTP=flow_pb2.SCTP(**ports))
-        case Protocol.ICMP:
-            return flow_pb2.Layer4(ICMPv4=flow_pb2.ICMPv4(**icmp))
-        case Protocol.ICMPV6:
-            return flow_pb2.Layer4(ICMPv6=flow_pb2.ICMPv6(**icmp))
-    return None
 
 
 def longest_cidr_only(labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -81,15 +81,19 @@ def response(record: HttpRecord, parts: Shared, time_ns: int, uuid: bytes) -> by
 
 def _own(whole: tuple[bytes, bytes, bytes], l7: bytes, summary: bytes, stamp: tuple[int, bytes]) -> bytes:
     """One flow of `whole` fields, the contents of two that lack tag and length, time and uuid."""
-    time_ns, uuid = stamp
-    when = timestamp(time_ns)
     return b"".join(
         (
-            *(_TIME, VARINTS[len(when)], when, _UUID, uuid),
+            stamped(*stamp),
             *whole,
             *(_L7, VARINTS[len(l7)], l7, _SUMMARY, VARINTS[len(summary)], summary),
         )
     )
+
+
+def stamped(time_ns: int, uuid: bytes) -> bytes:
+    """The time and the id of a flow. `uuid` is 36 characters of ASCII."""
+    when = timestamp(time_ns)
+    return b"".join((_TIME, VARINTS[len(when)], when, _UUID, uuid))
 
 
 def timestamp(time_ns: int) -> bytes:
@@ -109,7 +113,11 @@ def _asked(method: str, protocol: str) -> bytes:
 
 
 def _asked_anew(method: str, protocol: str) -> bytes:
-    return counted(_METHOD, method.encode()) + counted(_PROTOCOL, protocol.encode())
+    said = counted(_METHOD, method.encode()) + counted(_PROTOCOL, protocol.encode())
+    # Clients may write methods as they like, and filters match in any case. What is looked for in bytes (flows.hints)
+    # goes before it then: the last one wins.
+    usual = method.casefold().upper()
+    return said if usual == method else counted(_METHOD, usual.encode()) + said
 
 
 _asked_before = lru_cache(KEPT)(_asked_anew)

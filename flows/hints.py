@@ -1,7 +1,8 @@
 """Bytes that a serialised flow must hold if a filter is to match it: most flows need not be parsed then. Pure.
 
 A hint may be missing, and what has the bytes need not match; but what matches always has them. It holds for flows that
-were serialised as protobuf does: every number in its shortest form.
+were serialised as protobuf does: every number in its shortest form. Of a method that is not in upper case the form that
+is has to be there too (flows.exchange).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ ALTERNATIVES = 4  # with more of them looking for each costs as much as parsing
 LITERAL_MIN = 2  # characters; shorter ones are everywhere
 EXACT_CODE = re.compile(r"[1-5][0-9]{2}\Z")
 _TRANSPORTS = (flow_pb2.TCP, flow_pb2.UDP, flow_pb2.SCTP)
-_CODE, _KEY, _VALUE = tag(flow_pb2.HTTP, "code"), tag(flow_pb2.HTTPHeader, "key"), tag(flow_pb2.HTTPHeader, "value")
+_CODE, _METHOD = tag(flow_pb2.HTTP, "code"), tag(flow_pb2.HTTP, "method")
+_KEY, _VALUE = tag(flow_pb2.HTTPHeader, "key"), tag(flow_pb2.HTTPHeader, "value")
 
 Hints = tuple[bytes, ...]  # at least one of these is in whatever matches; none: nothing is known
 
@@ -85,6 +87,10 @@ def _code(value: str) -> Sequence[bytes]:
     return [_CODE + varint(int(value))] if EXACT_CODE.match(value) else []
 
 
+def _method(value: str) -> Sequence[bytes]:
+    return [counted(_METHOD, value.casefold().upper().encode())] if value else []
+
+
 def _header(value: flow_pb2.HTTPHeader) -> Sequence[bytes]:
     if value.value:
         return [counted(_VALUE, value.value.encode())]
@@ -98,6 +104,7 @@ _FIELDS: dict[str, Callable[[Any], Sequence[bytes]]] = {
     "http_url": _pattern,
     "http_path": _path,
     "http_status_code": _code,
+    "http_method": _method,
     "http_header": _header,
     "source_port": _port("source_port"),
     "destination_port": _port("destination_port"),

@@ -30,12 +30,15 @@ from flows.ring import Event, Ring
 from flows.tally import Tally
 
 
+Unpack = Callable[[], Sequence[Parsed]]  # ValueError for what is malformed
+
+
 class _Waiting(NamedTuple):
-    """Something that came and has not been built: an access-log message, packet events, or a loss."""
+    """Something that came and has not been built: an access-log message, records or who unpacks them, or a loss."""
 
     time_ns: int
     view: Lookups
-    what: bytes | tuple[Seen, ...] | flow_pb2.LostEvent
+    what: bytes | tuple[Seen, ...] | Unpack | flow_pb2.LostEvent
     flows: int
     denials: int = 0  # of these flows
 
@@ -113,6 +116,13 @@ class Intake:
             self.tally.parsed(self._view(), records, self._now_ns())
         self._take(tuple(records), sum(map(count, records)), sum(count(one) for one in records if one.is_denial))
 
+    def packed(self, unpack: Unpack, flows: int, denials: int) -> None:
+        """The same, unpacked only if somebody wants to know: `flows` they become, and `denials` are among them."""
+        if self.tally is not None:
+            self.parsed(self._unpacked(unpack))
+        else:
+            self._take(unpack, flows, denials)
+
     def lost(self, count: int, source: flow_pb2.LostEventSource = flow_pb2.PERF_EVENT_RING_BUFFER) -> None:
         """Take note that `count` events never arrived, and where they were lost."""
         self._take(flow_pb2.LostEvent(source=source, num_events_lost=count), 1)
@@ -132,7 +142,15 @@ class Intake:
             self._build(waiting)
         return bool(self._unread or self._waiting)
 
-    def _take(self, what: bytes | tuple[Seen, ...] | flow_pb2.LostEvent, flows: int, denials: int = 0) -> None:
+    def _unpacked(self, unpack: Unpack) -> Sequence[Parsed]:
+        try:
+            return unpack()
+        except ValueError as error:
+            self.malformed += 1
+            self.complaint = str(error)
+            return ()
+
+    def _take(self, what: bytes | tuple[Seen, ...] | Unpack | flow_pb2.LostEvent, flows: int, denials: int = 0) -> None:
         self._waiting.append(_Waiting(self._now_ns(), self._view(), what, flows, denials))
         self._flows_waiting += flows
         if self.reading:
@@ -163,8 +181,9 @@ class Intake:
                 if record.denied_by is not None:
                     news, stamp = HttpNews(record, True, False), self._stamp(waiting.time_ns)
                     events += builder.http(news, stamp, self._new_uuid)
-        elif isinstance(waiting.what, tuple):
-            dropped = (record for record in waiting.what if record.is_denial)
+        elif not isinstance(waiting.what, flow_pb2.LostEvent):
+            records = waiting.what if isinstance(waiting.what, tuple) else self._unpacked(waiting.what)
+            dropped = (record for record in records if record.is_denial)
             events = [event for record in dropped for event in self._events(record, waiting, builder)]
         for number, event in enumerate(events[: waiting.flows]):
             self.ring.denials.append(unread.sequence + number, event)
@@ -173,8 +192,7 @@ class Intake:
     def _events(self, record: Seen, waiting: _Waiting, builder: Builder) -> list[Event]:
         time_ns = self._stamp(waiting.time_ns)
         if isinstance(record, PacketRecord):
-            wire = builder.packet(record, time_ns, self._new_uuid())
-            return [Event(time_ns, wire, is_denial=record.is_denial)]
+            return [builder.packet(record, time_ns, self._new_uuid())]
         events = builder.parsed(record, time_ns, self._new_uuid)
         self._last_ns = events[-1].time_ns
         return events
@@ -184,8 +202,8 @@ class Intake:
         what = waiting.what
         if isinstance(what, bytes):
             self._build_http(waiting.time_ns, builder, seen_pb2.Log.FromString(what))
-        elif isinstance(what, tuple):
-            for record in what:
+        elif not isinstance(what, flow_pb2.LostEvent):
+            for record in what if isinstance(what, tuple) else self._unpacked(what):
                 for event in self._events(record, waiting, builder):
                     self.ring.append(event)
         else:

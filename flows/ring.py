@@ -23,7 +23,8 @@ class Event(NamedTuple):
     """A serialised flow or loss, and when it was received (Unix time in ns; strictly increasing within a ring).
 
     A flow is `common` + `own`; `common` is shared with other events, which makes a full ring a third smaller. If there
-    is a `common`, `own` has nothing but fields of SPECIAL.
+    is a `common`, `own` has nothing but fields of SPECIAL; of these `common` has what filters ask for most: of `l4` all
+    but ports, of `l7` which record it is.
     """
 
     time_ns: int

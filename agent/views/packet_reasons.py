@@ -17,6 +17,7 @@ from policies.types import Direction, Origin, Protocol
 from policies.world import World
 
 KEPT: Final = 8192  # reasons that are remembered; beyond that all are forgotten
+UNSEARCHED: Final = Traced((), (reasons.DEFAULT_DENY, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
 NO_RULE, DENY_RULE = 133, 181  # flow.DropReason POLICY_DENIED, POLICY_DENY
 
 
@@ -73,7 +74,7 @@ class PacketReasons:
         """No rule allows it."""
         found = self._searches.allowance.run(lambda: self._search(attempt, policy, labels))
         if found is None:
-            return Traced((), (reasons.DEFAULT_DENY, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
+            return UNSEARCHED
         return found
 
     def _search(self, attempt: Attempt, policy: EndpointPolicy, labels: tuple[str, ...]) -> Traced:

@@ -110,7 +110,10 @@ def entry(
     if slot is not None:
         common.route_name = slot if routed else ""
         common.filter_state_objects["deflector.slot"].Pack(StringValue(value=slot))
-    made.request.request_method = METHODS.index(method)
+    if method in METHODS:
+        made.request.request_method = METHODS.index(method)
+    else:
+        made.request.request_headers[":method"] = method
     made.request.scheme, made.request.authority, made.request.path = "http", "deathstar", path
     made.request.request_headers.update(headers or {})
     for name, value in more.items():

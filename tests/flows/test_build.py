@@ -33,6 +33,7 @@ from tests.flows.make import (
 )
 
 TIME = 1_768_385_472_345_678_901
+UUID = b"6ca90bdb-b014-4acf-8a49-b5dfa6c68e3b"
 
 
 def http(*entries: object, galaxy: Galaxy | None = None) -> list[flow_pb2.Flow]:
@@ -43,7 +44,7 @@ def http(*entries: object, galaxy: Galaxy | None = None) -> list[flow_pb2.Flow]:
 
 
 def packet(record: PacketRecord, galaxy: Galaxy | None = None) -> flow_pb2.Flow:
-    return flow_pb2.Flow.FromString(Builder(galaxy or Galaxy(), "0.1.0").packet(record, TIME, b"u"))
+    return Builder(galaxy or Galaxy(), "0.1.0").packet(record, TIME, UUID).flow()
 
 
 def test_a_request_in_full() -> None:
