@@ -6,7 +6,7 @@ A label is written `source:key=value`. A selector's key without a source is `any
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 K8S: Final = "k8s"
@@ -87,6 +87,10 @@ def is_identity_relevant(key: str) -> bool:
     return not key.startswith(_OURS) and _IRRELEVANT.match(key) is None
 
 
+def _may_identify(key: str, keeps: Callable[[str], bool] | None) -> bool:
+    return is_identity_relevant(key) if keeps is None else not key.startswith(_OURS)
+
+
 def identity_labels(
     pod_labels: Mapping[str, str],
     *,
@@ -94,9 +98,12 @@ def identity_labels(
     namespace_labels: Mapping[str, str],
     service_account: str = "default",
     cluster: str = "default",
+    keeps: Callable[[str], bool] | None = None,
 ) -> tuple[str, ...]:
-    """The labels that make the identity of a pod, written and sorted."""
-    labels = {key: value for key, value in pod_labels.items() if is_identity_relevant(key)}
+    """The labels that make the identity of a pod, written and sorted. `keeps`: by key, if not as by default."""
+    labels = {key: value for key, value in pod_labels.items() if _may_identify(key, keeps)}
     labels |= {f"{NAMESPACE_LABELS_PREFIX}{key}": value for key, value in namespace_labels.items()}
     labels |= {NAMESPACE_KEY: namespace, CLUSTER_KEY: cluster, SERVICE_ACCOUNT_KEY: service_account or "default"}
+    if keeps is not None:
+        labels = {key: value for key, value in labels.items() if keeps(key)}
     return tuple(sorted(str(Label(K8S, key, value)) for key, value in labels.items()))

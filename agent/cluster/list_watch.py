@@ -49,7 +49,8 @@ class Sink(Protocol):
 @dataclass(frozen=True, slots=True)
 class Query:
     """What is followed. `consistent`: the first list must be of this moment, not of a moment before the server's cache
-    was filled: for policies, where an old list opens what is closed."""
+    was filled: for policies, where an old list opens what is closed. `optional`: a server without such a kind is worth
+    no word."""
 
     resource: Resource
     decode: Decode = metadata
@@ -57,6 +58,7 @@ class Query:
     fields: str = ""  # field selector
     labels: str = ""  # label selector
     consistent: bool = False
+    optional: bool = False
 
     def params(self) -> dict[str, str]:
         """The selectors, as parameters of a request."""
@@ -213,7 +215,8 @@ class ListWatch:
             self._absences += 1
             if self._absences < ABSENT_SURE:
                 return self._backoff.next()
-            self._complain(f"the API server has no {resource}: there are none until its CRD is installed")
+            if not self.query.optional:
+                self._complain(f"the API server has no {resource}: there are none until its CRD is installed")
             self._tell_listed()
             return ABSENT_SECONDS * (1 - self.chance() / 2)
         if error.status == 403:

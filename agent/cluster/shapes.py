@@ -144,6 +144,11 @@ class EndpointSliceShape(msgspec.Struct, omit_defaults=True):
     endpoints: list[SlicedEndpoint] | None = None
 
 
+class SecretShape(msgspec.Struct, omit_defaults=True):
+    metadata: Meta
+    data: Labels | None = None
+
+
 _WHOLE: Final = msgspec.json.Decoder()
 _NOBODY_READS: Final = ("managedFields", "selfLink")
 
@@ -189,4 +194,5 @@ service: Final = _shaped(ServiceShape)
 endpoint_slice: Final = _shaped(SliceShape)
 identity: Final = _shaped(IdentityShape)
 endpoint: Final = _shaped(EndpointShape)
+secret: Final = _shaped(SecretShape)
 cilium_endpoint_slice: Final = _shaped(EndpointSliceShape)

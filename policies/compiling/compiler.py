@@ -28,6 +28,7 @@ from policies.compiling.selections import SelectorCache
 from policies.compiling.services import ServiceBook
 from policies.errors import PolicyError, Reason, in_order
 from policies.ir import Endpoint, NodePolicy
+from policies.label_filter import LabelFilter
 from policies.objects import PodKey
 from policies.prefixes import Prefix, parse_prefix
 from policies.types import IDENTITY_UNKNOWN
@@ -40,6 +41,7 @@ class CompilerOptions:
 
     `ipv4`, `ipv6`: families that the node has; with one of them only, there is one world. `node_labels`: nodes may be
     selected by their labels (enable-node-selector-labels). `kafka_roles`: which APIs a role of Kafka rules stands for.
+    `label_filter`: which labels of pods make their identity, if not as by default.
     """
 
     cluster: str = "default"
@@ -50,6 +52,7 @@ class CompilerOptions:
     ipv4: bool = True
     ipv6: bool = True
     kafka_roles: KafkaRoles = KafkaRoles.NATIVE
+    label_filter: LabelFilter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Compiler:
         self._selectors = SelectorCache()
         self._sets = PeerSets(self._selectors)
         self._names = NamedPorts()
-        self._census = Census(identities, self._selectors, self._options.cluster)
+        keeps = self._options.label_filter.keeps if self._options.label_filter is not None else None
+        self._census = Census(identities, self._selectors, self._options.cluster, keeps)
         self._nodes = Nodes(
             identities, self._selectors, own_name=self._options.node_name, with_labels=self._options.node_labels
         )

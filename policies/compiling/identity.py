@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 
+from policies.compiling.agreement import AgreedRange, Agreement
+from policies.objects import Identity
 from policies.types import (
     IDENTITY_FIRST_ALLOCATED,
     IDENTITY_FIRST_LOCAL,
@@ -40,21 +42,42 @@ class Scope(Enum):
 
 class IdentityAllocator:
     """Labels <-> number. Mutable: owned by the compiler's caller, who persists it. `first`, `last`: of pods' labels;
-    `behind`: give no number of a scope up to this one, while there is room behind it."""
+    `behind`: give no number of a scope up to this one, while there is room behind it; `agreement`: pods' labels have
+    the numbers that the cluster has agreed on."""
 
     def __init__(
         self,
         first: int = IDENTITY_FIRST_ALLOCATED,
         last: int = IDENTITY_LAST_ALLOCATED,
         behind: Mapping[Scope, int] | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
         bounds = {scope: scope.value for scope in Scope} | {Scope.CLUSTER: (first, last)}
         bounds |= {scope: (number + 1, bounds[scope][1]) for scope, number in (behind or {}).items()}
-        self._ranges = {scope: _Range(*bound) for scope, bound in bounds.items()}
+        self._ranges: dict[Scope, _Range | AgreedRange] = {scope: _Range(*bound) for scope, bound in bounds.items()}
+        self._agreement = agreement
+        if agreement is not None:
+            self._ranges[Scope.CLUSTER] = AgreedRange(agreement)
 
     def allocate(self, labels: Labels, scope: Scope = Scope.CLUSTER) -> int:
         """The number of these labels (sorted), a new one if they have none. Raises IdentitiesExhausted."""
-        return self._ranges[scope].allocate(labels)
+        number = self._ranges[scope].allocate(labels)
+        if number is None:
+            raise IdentitiesExhausted("no identity is left that the cluster could agree on")
+        return number
+
+    def agree(self, identities: Mapping[str, Identity]) -> tuple[set[Labels], set[int]]:
+        """These are the agreed ones now. Label sets in use that must be released and allocated again, since their
+        number is another one; and numbers that may stand for others than before. Without an agreement: none."""
+        cluster = self._ranges[Scope.CLUSTER]
+        if self._agreement is None or not isinstance(cluster, AgreedRange):
+            return set(), set()
+        labels, numbers = self._agreement.take(identities)
+        return cluster.misplaced(labels, numbers), numbers
+
+    def agreed_labels(self, number: int) -> Labels | None:
+        """What an agreed number stands for."""
+        return self._agreement.labels(number) if self._agreement is not None else None
 
     def release(self, number: int) -> None:
         """These labels are in use no more. Reserved and unknown numbers are left alone."""
@@ -83,9 +106,9 @@ class IdentityAllocator:
         }
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> IdentityAllocator:
+    def from_dict(cls, stored: Mapping[str, Any], agreement: Agreement | None = None) -> IdentityAllocator:
         """What to_dict gave, or {} for a fresh start. Raises ValueError if it contradicts itself."""
-        book = cls()
+        book = cls(agreement=agreement)
         for text, labels in dict(stored.get("identities", {})).items():
             number = int(text)
             book._known_home(number).restore(number, tuple(labels), is_resting=False)
@@ -95,10 +118,10 @@ class IdentityAllocator:
             home.settle()
         return book
 
-    def _home(self, number: int) -> _Range | None:
+    def _home(self, number: int) -> _Range | AgreedRange | None:
         return next((home for home in self._ranges.values() if number in home), None)
 
-    def _known_home(self, number: int) -> _Range:
+    def _known_home(self, number: int) -> _Range | AgreedRange:
         home = self._home(number)
         if home is None:
             raise ValueError(f"stored identities: {number} is out of range")

@@ -6,14 +6,17 @@ what is odd here is an error of the whole object.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from policies.errors import Reason
+from policies.labels import K8S, NAMESPACE_KEY
 from policies.objects import Identity, Pod, Published
 from policies.reading.core_objects import META, address_in, read_metadata, read_port, read_protocol
 from policies.reading.fields import ROOT, Findings, Raw, integer, items, mapping, strings, submap, text
 from policies.types import IDENTITY_FIRST_ALLOCATED, IDENTITY_LAST_ALLOCATED, Protocol
 
+_NAMESPACE: Final = f"{K8S}:{NAMESPACE_KEY}"
 _STATUS: Final = ROOT / "status"
 
 
@@ -40,6 +43,9 @@ def read_endpoint(raw: Raw, findings: Findings) -> Pod:
     labels: list[str] = []
     for i, item in enumerate(items(identity, "labels", _STATUS / "identity", findings)):
         labels.append(text({"label": item}, "label", (_STATUS / "identity" / "labels")[i], findings))
+    home = f"{_NAMESPACE}={findings.namespace}"
+    if labels and home not in labels:  # whoever may write in one namespace cannot make its pods be another's
+        findings.ours(_STATUS / "identity" / "labels", Reason.INVALID, f"must have {home}")
     number = integer(identity, "id", _STATUS / "identity", findings) or 0
     node = text(networking, "node", _STATUS / "networking", findings)
     return Pod(
@@ -49,6 +55,13 @@ def read_endpoint(raw: Raw, findings: Findings) -> Pod:
         ports=_named_ports(status, findings),
         published=Published(number, tuple(sorted(labels)), node),
     )
+
+
+def endpoint_stand_in(raw: Raw, findings: Findings) -> Pod | None:
+    """What is known of a refused endpoint: where it is. Nobody is known to be there, so nobody is let in; without it,
+    its addresses would be the world's."""
+    pod = read_endpoint(raw, Findings(findings.kind, findings.namespace, findings.name))
+    return replace(pod, published=Published(0, (), "")) if pod.addresses else None
 
 
 def _addresses(networking: Raw, findings: Findings) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ _READERS: Final[dict[tuple[Any, Any], _Reader]] = {
 _CLUSTER_SCOPED: Final = frozenset({"Namespace", "Node", crd.CLUSTERWIDE_KIND, "CiliumCIDRGroup", "CiliumIdentity"})
 _FALLBACKS: Final[dict[str, Callable[[Raw, Findings], Policy | Pod | None]]] = {
     "Pod": core_objects.pod_stand_in,
+    "CiliumEndpoint": identity_objects.endpoint_stand_in,
     crd.KIND: crd.fallback,
     crd.CLUSTERWIDE_KIND: crd.fallback,
     network_policy.KIND: network_policy.fallback,
