@@ -41,6 +41,13 @@ TOPIC_KEYS: Final = frozenset(
     )
 )
 
+# The last version of each API, by its number, that can be read: of a later one nobody knows the topics.
+_LAST: Final = (
+    *(13, 18, 11, 13, 7, 4, 8, 3, 10, 10, 6, 9, 4, 5, 5, 6, 5, 1, 4, 7, 6, 2, 6, 4, 5, 4, 5, 2, 5, 3, 3, 3, 4, 2),
+    *(2, 5, 2, 3, 3, 2, 2, 3, 2, 2, 1, 1, 0, 0, 1, 1, 0, 0, 2, 1, 1, 2, 3, 2, 0, 1, 2, 0, 4, 2, 0, 0, 2, 0, 1, 1),
+    *(0, 0, 0, 0, 1, 0, 1, 1, 2, 2, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 1, 0, 0),
+)
+
 # What producers and consumers of today ask for.
 ROLES: Final = {
     "produce": (0, 3, 10, 18, 22, 24, 25, 26, 71, 72),
@@ -58,6 +65,11 @@ def key_of(name: str, *, cilium: bool = False) -> int | None:
     """The number of an API, by its name in any case; None for no such API. `cilium`: only those that Cilium knows."""
     key = KEYS.get(name.lower())
     return None if cilium and key not in CILIUM_KEYS else key
+
+
+def last_version(key: int) -> int:
+    """The last version of an API that can be read; -1 if none can."""
+    return _LAST[key] if 0 <= key < len(_LAST) else -1
 
 
 def name_of(key: int) -> str:

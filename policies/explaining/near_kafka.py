@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from policies.explaining.differences import Difference, Nearest, apis_in_words
 from policies.ir import KafkaRule, RuleSet
-from policies.judging.kafka import KafkaRequest, decide_kafka
-from policies.kafka_keys import name_of
+from policies.judging.kafka import KafkaDecision, KafkaRequest, decide_kafka
+from policies.kafka_keys import last_version, name_of
 
 ALL_TOPICS = "every topic"
 _Form = tuple[tuple[int, ...], int | None, str]  # what rules ask for but the topic
@@ -35,15 +35,16 @@ class NearKafka:
         decision = decide_kafka(self._rules, request)
         if decision.allowed or not self._forms:
             return None
-        topic = ALL_TOPICS if request.is_of_all else next(iter(decision.refused), "") or ""
+        topic = _told(request, decision)
         found = [_Candidate.of(rules, request, topic) for rules in self._forms.values()]
         best = min(found, key=lambda candidate: candidate.rank)
         others = sum(candidate.alike for candidate in found if candidate.rank[0] == best.rank[0]) - 1
         return Nearest(best.rule.origins, tuple(differences(best.rule, request, topic)), best.rule, others)
 
 
-def differences(rule: KafkaRule, request: KafkaRequest, topic: str) -> Iterator[Difference]:
-    """Each field in which the rule, and a request for this topic ("": for one that nobody can name), differ."""
+def differences(rule: KafkaRule, request: KafkaRequest, topic: str | None) -> Iterator[Difference]:
+    """Each field in which the rule, and a request for this topic ("": for one that nobody can name; None: for none),
+    differ."""
     if rule.api_keys and request.api_key not in rule.api_keys:
         yield Difference("API", apis_in_words(rule.api_keys), name_of(request.api_key))
     if rule.api_version not in (None, request.api_version):
@@ -51,7 +52,21 @@ def differences(rule: KafkaRule, request: KafkaRequest, topic: str) -> Iterator[
     if rule.client_id not in ("", request.client_id):
         yield Difference("client ID", rule.client_id, request.client_id or None)
     if _is_other(rule, request, topic):
-        yield Difference("topic", rule.topic, topic or "unknown")
+        if request.is_known:
+            yield Difference("topic", rule.topic, topic or "unknown")
+        else:
+            last = last_version(request.api_key)
+            wanted = f"at most {last} to be read" if last >= 0 else "of an API that can be read"
+            yield Difference("version", wanted, str(request.api_version))
+
+
+def _told(request: KafkaRequest, decision: KafkaDecision) -> str | None:
+    """What is refused: the first topic, if it is about topics."""
+    if request.is_of_all:
+        return ALL_TOPICS
+    if decision.refused:
+        return decision.refused[0] or ""
+    return None if request.is_known else ""
 
 
 class _Candidate(NamedTuple):
@@ -63,26 +78,28 @@ class _Candidate(NamedTuple):
     alike: int
 
     @classmethod
-    def of(cls, rules: list[KafkaRule], request: KafkaRequest, topic: str) -> _Candidate:
+    def of(cls, rules: list[KafkaRule], request: KafkaRequest, topic: str | None) -> _Candidate:
         """`rules`: by topic."""
-        here = bisect_left(rules, topic, key=lambda rule: rule.topic)
-        beside = {0, *(i for i in (here - 1, here) if 0 <= i < len(rules))}
-        rule = min(
-            (rules[i] for i in beside), key=lambda rule: (_is_other(rule, request, topic), -_common(rule, topic))
-        )
+        here = bisect_left(rules, topic or "", key=lambda rule: rule.topic)
+        beside = [rules[i] for i in {0, here - 1, here} if 0 <= i < len(rules)]  # the first may be of any topic
+        rule = min(beside, key=lambda rule: (_is_other(rule, request, topic), -_common(rule, topic), rule.topic))
         wrong = _is_other(rule, request, topic)
         fields = [difference.field for difference in differences(rule, request, topic)]
         which = tuple(field in fields for field in ("topic", "client ID", "version", "API"))
         rank = (len(fields), *which, -_common(rule, topic), rule.match_key)
-        return cls(rank, rule, len(rules) if wrong else 1)
+        all_alike = wrong or topic is None or not request.is_of_topics
+        return cls(rank, rule, len(rules) if all_alike else sum(not _is_other(r, request, topic) for r in beside))
 
 
-def _is_other(rule: KafkaRule, request: KafkaRequest, topic: str) -> bool:
-    """Whether the rule is about another topic; that says nothing of kinds of requests that name none."""
-    return bool(rule.topic) and request.is_of_topics and rule.topic != topic
+def _is_other(rule: KafkaRule, request: KafkaRequest, topic: str | None) -> bool:
+    """Whether the rule is about another topic; that says nothing of requests that name none."""
+    if topic is None:
+        return False
+    return bool(rule.topic) and request.is_of_topics and (rule.topic != topic or not request.is_known)
 
 
-def _common(rule: KafkaRule, topic: str) -> int:
+def _common(rule: KafkaRule, asked: str | None) -> int:
     """Length of the common beginning."""
+    topic = asked or ""
     pairs = enumerate(zip(rule.topic, topic, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(rule.topic), len(topic)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from policies.ir import KafkaRule, RuleSet
-from policies.kafka_keys import TOPIC_KEYS
+from policies.kafka_keys import TOPIC_KEYS, last_version
 from policies.types import Origin
 
 
@@ -25,9 +25,14 @@ class KafkaRequest(NamedTuple):
     is_of_all: bool = False
 
     @property
+    def is_known(self) -> bool:
+        """Whether it can be read; else nobody knows whether it names a topic."""
+        return self.api_version <= last_version(self.api_key)
+
+    @property
     def is_of_topics(self) -> bool:
-        """Whether rules with a topic have anything to say of its kind."""
-        return self.api_key in TOPIC_KEYS
+        """Whether it may name topics: then a rule with one allows no other."""
+        return self.api_key in TOPIC_KEYS or not self.is_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,11 @@ def decide_kafka(rules: RuleSet, request: KafkaRequest) -> KafkaDecision:
     whole = next((rule for rule in fitting if not rule.topic or not request.is_of_topics), None)
     if whole is not None:
         return KafkaDecision(True, (whole,), wildcard=rules.wildcard)
-    if not request.topics or request.is_of_all:
-        # That names no topic though its kind may: it asks for nothing that a topic would have to allow.
-        first = () if request.is_of_all else tuple(fitting[:1])
-        return KafkaDecision(bool(rules.wildcard or first), first, wildcard=rules.wildcard)
+    if not request.topics or request.is_of_all or not request.is_known:
+        # What names no topic though its kind may asks for nothing that a topic would have to allow.
+        first = tuple(fitting[:1]) if request.is_known and not request.is_of_all else ()
+        refused = request.topics if not rules.wildcard and not first else ()
+        return KafkaDecision(bool(rules.wildcard or first), first, refused, rules.wildcard)
     found = {topic: next(_of_topic(fitting, topic), None) for topic in request.topics}
     allowing = tuple(dict.fromkeys(rule for rule in found.values() if rule is not None))
     refused = () if rules.wildcard else tuple(topic for topic, rule in found.items() if rule is None)

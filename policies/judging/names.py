@@ -22,7 +22,8 @@ class NameQuery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NameDecision:
-    """`rule` is the first that allows the name; `wildcard` are the allows without L7 that void the rules."""
+    """`rule` is one that allows the name, that of the name itself before patterns; `wildcard` are the allows without L7
+    that void the rules."""
 
     allowed: bool
     rule: DnsRule | None = None
@@ -32,7 +33,8 @@ class NameDecision:
 def decide_name(rules: RuleSet, query: NameQuery) -> NameDecision:
     """The verdict on a query."""
     name = canonical(query.name)
-    rule = next((rule for rule in rules.dns if name in selected(rule.name, rule.pattern)), None)
+    by_name = sorted(rules.dns, key=lambda rule: bool(rule.pattern))
+    rule = next((rule for rule in by_name if name in selected(rule.name, rule.pattern)), None)
     return NameDecision(bool(rules.wildcard) or rule is not None, rule, rules.wildcard)
 
 
