@@ -7,10 +7,12 @@ writes <, >, & and the line separators as \\u escapes.
 
 from __future__ import annotations
 
-import json
 import math
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any
 
 from google.protobuf import json_format
@@ -26,63 +28,106 @@ WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
 )
+REPEATING = frozenset(f"flow.{kind}" for kind in ("Endpoint", "Emitter", "IP", "Policy", "Service", "CiliumEventType"))
+KEPT = 4096  # different ones of a kind that are remembered; beyond that all are forgotten
+ESCAPED = re.compile("[<>&\u2028\u2029]")
 ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_json(message: Message) -> str:
     """One line of JSON, without the line end."""
-    return _message(message)
+    return _encoder(message.DESCRIPTOR)(message)
 
 
-def _message(message: Any) -> str:
-    name = message.DESCRIPTOR.full_name
-    if name == "google.protobuf.Timestamp":
-        return _timestamp(message)
-    if name in WRAPPERS:
-        return _scalar(message.DESCRIPTOR.fields_by_name["value"], message.value)
-    if name.startswith("google.protobuf."):
-        return _string_free(json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None))
-    parts = []
-    for field in _declared(message.DESCRIPTOR):
-        value = getattr(message, field.name)
-        if field.is_repeated:
-            if value:
-                parts.append(f'"{field.name}":[{",".join(_value(field, item) for item in value)}]')
-        elif message.HasField(field.name) if field.has_presence else value:
-            parts.append(f'"{field.name}":{_value(field, value)}')
-    return "{" + ",".join(parts) + "}"
+Encode = Callable[[Any], str]
+
+
+class _Fields:
+    """Encodes messages of one type: a table made once, and a look at the fields that are set."""
+
+    def __init__(self, descriptor: Any) -> None:
+        self._fields = {field.number: (field.index, f'"{field.name}":', _field(field)) for field in descriptor.fields}
+
+    def __call__(self, message: Any) -> str:
+        fields = self._fields
+        parts = []
+        for field, value in message.ListFields():
+            index, name, encode = fields[field.number]
+            parts.append((index, name + encode(value)))
+        parts.sort()
+        return "{" + ",".join([text for _, text in parts]) + "}"
+
+
+class _Remembering:
+    """Encodes messages of which there are few different ones, though many: who lives where, which policy it was."""
+
+    def __init__(self, descriptor: Any) -> None:
+        self._encode = _Fields(descriptor)
+        self._known: dict[bytes, str] = {}
+
+    def __call__(self, message: Any) -> str:
+        wire = message.SerializePartialToString()
+        known = self._known.get(wire)
+        if known is None:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            known = self._known[wire] = self._encode(message)
+        return known
+
+
+class _Later:
+    """The encoder of a message type, looked for when it is needed: types may hold themselves."""
+
+    def __init__(self, descriptor: Any) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, message: Any) -> str:
+        return _encoder(self._descriptor)(message)
 
 
 @lru_cache(maxsize=256)
-def _declared(descriptor: Any) -> tuple[Any, ...]:
-    return tuple(sorted(descriptor.fields, key=lambda field: field.index))
+def _encoder(descriptor: Any) -> Encode:
+    name = descriptor.full_name
+    if name == "google.protobuf.Timestamp":
+        return _timestamp
+    if name in WRAPPERS:
+        scalar = _scalar(descriptor.fields_by_name["value"])
+        return lambda message: scalar(message.value)
+    if name.startswith("google.protobuf."):
+        return lambda message: _escaped(
+            json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
+        )
+    return _Remembering(descriptor) if name in REPEATING else _Fields(descriptor)
 
 
-def _value(field: Any, value: Any) -> str:
-    return _message(value) if field.message_type is not None else _scalar(field, value)
+def _field(field: Any) -> Encode:
+    one = _Later(field.message_type) if field.message_type is not None else _scalar(field)
+    if not field.is_repeated:
+        return one
+    return lambda values: f"[{','.join(map(one, values))}]"
 
 
-def _scalar(field: Any, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return quote(value)
+def _scalar(field: Any) -> Encode:
     if field.enum_type is not None:
-        named = field.enum_type.values_by_number.get(value)
-        return quote(named.name) if named else str(value)
-    if isinstance(value, float):
-        return _double(value)
-    return f'"{value}"' if field.cpp_type in WIDE else str(value)
+        names = {value.number: quote(value.name) for value in field.enum_type.values}
+        return lambda value: names.get(value) or str(value)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return lambda value: "true" if value else "false"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return quote
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return _double
+    return (lambda value: f'"{value}"') if field.cpp_type in WIDE else str
 
 
 def quote(text: str) -> str:
     """A JSON string as Go writes it into HTML-safe JSON."""
-    return json.dumps(text, ensure_ascii=False).translate(ESCAPES)
+    return _escaped(encode_basestring(text))
 
 
-def _string_free(text: str) -> str:
-    return text.translate(ESCAPES)
+def _escaped(text: str) -> str:
+    return text.translate(ESCAPES) if ESCAPED.search(text) else text
 
 
 def _double(value: float) -> str:
@@ -97,7 +142,11 @@ def _double(value: float) -> str:
 
 def _timestamp(time: Any) -> str:
     """RFC 3339 in UTC with 0, 3, 6 or 9 digits of a second."""
-    moment = EPOCH + timedelta(seconds=time.seconds)
-    text = f"{moment:%Y-%m-%dT%H:%M:%S}"
     fraction = f".{time.nanos:09d}".removesuffix("000").removesuffix("000").removesuffix(".000")
-    return f'"{text.rjust(19, "0")}{fraction}Z"'
+    return f'"{_second(time.seconds)}{fraction}Z"'
+
+
+@lru_cache(maxsize=KEPT)
+def _second(seconds: int) -> str:
+    moment = EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0")
