@@ -57,7 +57,7 @@ def decide_kafka(rules: RuleSet, request: KafkaRequest) -> KafkaDecision:
     if not request.topics or request.is_of_all or not request.is_known:
         # What names no topic though its kind may asks for nothing that a topic would have to allow.
         first = tuple(fitting[:1]) if request.is_known and not request.is_of_all else ()
-        refused = request.topics if not rules.wildcard and not first else ()
+        refused = tuple(dict.fromkeys(request.topics)) if not rules.wildcard and not first else ()
         return KafkaDecision(bool(rules.wildcard or first), first, refused, rules.wildcard)
     found = {topic: next(_of_topic(fitting, topic), None) for topic in request.topics}
     allowing = tuple(dict.fromkeys(rule for rule in found.values() if rule is not None))
