@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -23,6 +23,7 @@ from policies.compiling.fqdns import FqdnBook
 from policies.ir import NodePolicy
 
 CLOCKS: Final = Clocks(time.time, time.monotonic)
+EARLY_MAX: Final = 50_000  # lessons that wait for the first policy; a lesson is some 500 bytes
 
 log = logging.getLogger("deflector.names")
 
@@ -44,6 +45,7 @@ class NameKeeping:
         self._kernel = kernel
         self._wake = wake
         self._learning: Learning | None = None
+        self._early: list[tuple[Sequence[Told], Answer]] | None = []  # until the first policy is in force
 
     @property
     def learning(self) -> Learning:
@@ -88,18 +90,32 @@ class NameKeeping:
     def enforced(self, node: NodePolicy) -> None:
         """What was compiled is in force."""
         self.learning.enforced(node.endpoints)
+        early, self._early = self._early, None
+        for lessons, answer in early or ():
+            self.learning.learned(lessons, answer)
 
     # --- the proxies ---
 
     def learned(self, lessons: Iterable[Told], answer: Answer) -> None:
-        """Take these in. `answer` is called once for every lesson with a number: now, or later."""
-        self.learning.learned(lessons, answer)
+        """Take these in. `answer` is called once for every lesson with a number: now, or later. What was learned while
+        no agent was there comes all at once, before there is a policy."""
+        if self._early is None:
+            self.learning.learned(lessons, answer)
+            return
+        told = list(lessons)
+        if len(told) + sum(len(some) for some, _ in self._early) <= EARLY_MAX:
+            self._early.append((told, answer))
+        else:
+            log.warning("%d learned names are withheld: more come than a starting node takes", len(told))
+            answer([], [one.number for one in told if one.number])
 
     # --- flows ---
 
     def names_of(self, ip: str, by: str) -> tuple[str, ...]:
         """The names under which the pod with address `by` knows an address, without the last dot."""
-        endpoint, address = self.learning.endpoint(by), packed_text(ip)
+        if self._learning is None:
+            return ()
+        endpoint, address = self._learning.endpoint(by), packed_text(ip)
         if endpoint is None or address is None:
             return ()
         return tuple(name.removesuffix(".") for name in self.names.names_of(address, endpoint))
@@ -107,7 +123,9 @@ class NameKeeping:
     def identity_of(self, ip: str) -> int | None:
         """The identity of an address of names."""
         address = packed_text(ip)
-        return self.learning.identity(address) if address is not None else None
+        if address is None or self._learning is None:
+            return None
+        return self._learning.identity(address)
 
 
 def packed_text(ip: str) -> bytes | None:

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 
+from agent.names.learning import LayerFull
+from agent.names.names import packed
 from agent.node.ports import Place
 from agent.node.regenerate import EffectFailed
 from bpf import links
@@ -19,6 +21,7 @@ from bpf.netlink import NetlinkError
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.ir import NodePolicy
 from policies.objects import PodKey
+from policies.prefixes import Prefix
 from policies.types import (
     IDENTITY_UNKNOWN,
     IDENTITY_WORLD,
@@ -93,6 +96,30 @@ class KernelPolicy:
         for ifindex in sorted(self._attached - wanted):
             self._datapath.detach(ifindex)
             self._attached.discard(ifindex)
+
+
+class KernelNames:
+    """agent.names.keeping.NameKernel on the data path."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+
+    def learn(self, moves: Mapping[Prefix, int | None]) -> None:
+        try:
+            self._datapath.learn({packed(p): identity for p, identity in moves.items() if identity is not None})
+            self._datapath.forget([packed(p) for p, identity in moves.items() if identity is None])
+        except DatapathError as error:
+            log.warning("%s", error)
+            raise LayerFull(str(error)) from error
+
+    def stage(self, moves: Mapping[Prefix, int | None]) -> None:
+        self._datapath.stage({packed(prefix): identity for prefix, identity in moves.items()})
+
+    def connected(self, addresses: Collection[bytes]) -> Mapping[bytes, Set[int]]:
+        try:
+            return self._datapath.connected(addresses)
+        except DatapathError as error:
+            raise OSError(str(error)) from error
 
 
 class PodPlaces:

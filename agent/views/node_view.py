@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent.views.learned import NO_NAMES, LearnedNames
 from agent.views.packet_reasons import Attempt, PacketReasons, drop_reason, is_verdict
 from agent.views.parsed_reasons import ParsedReasons
 from agent.views.policy_refs import PolicyRefs
@@ -19,7 +20,9 @@ from policies.prefixes import PrefixMap, parse_prefix
 from policies.rules import Policy
 from policies.types import (
     IDENTITY_ANY,
+    IDENTITY_FIRST_LOCAL,
     IDENTITY_HOST,
+    IDENTITY_LAST_LOCAL,
     IDENTITY_WORLD_IPV4,
     IDENTITY_WORLD_IPV6,
     Direction,
@@ -43,11 +46,13 @@ class NodeView:
         labels: Mapping[int, tuple[str, ...]],
         *,
         searches: Searches | None = None,
+        names: LearnedNames = NO_NAMES,
     ) -> None:
         self._node_name = node_name
         own = world.nodes.get(node_name.rpartition("/")[2])
         self._node_labels = tuple(sorted(f"{key}={value}" for key, value in own.labels.items())) if own else ()
         self._labels = labels
+        self._names = names
         self.policies: Mapping[ObjectKey, Policy] = world.policies
         self.groups = tuple(policy.labels for policy in node.policies)
         searches = searches or Searches(lambda: 0)
@@ -85,16 +90,15 @@ class NodeView:
         return self._node_labels
 
     def names_of(self, ip: str, by: str) -> tuple[str, ...]:
-        """None yet: nobody here observes DNS."""
-        return ()
+        return self._names.names_of(ip, by)
 
     def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
         return self._pods.get(ip)
 
     def identity_by_ip(self, ip: str) -> int:
         known = self._identities.get(ip)
-        if known is None:
-            known = self._by_prefix(ip)
+        if known is None or IDENTITY_FIRST_LOCAL <= known <= IDENTITY_LAST_LOCAL:
+            known = self._names.identity_of(ip) or known or self._by_prefix(ip)
         if known is not None:
             return known
         return IDENTITY_WORLD_IPV6 if ":" in ip else IDENTITY_WORLD_IPV4
@@ -171,9 +175,13 @@ class NodeView:
         )
 
 
-def labels_by_identity(allocator: IdentityAllocator, node: NodePolicy) -> dict[int, tuple[str, ...]]:
-    """The labels of every identity that this policy can show, reserved ones included."""
+def labels_by_identity(
+    allocator: IdentityAllocator, node: NodePolicy, of_names: Iterable[int] = ()
+) -> dict[int, tuple[str, ...]]:
+    """The labels of every identity that this policy can show, reserved ones included. `of_names`: those that learned
+    addresses may have."""
     numbers = {address.identity for address in node.addresses} | {policy.group for policy in node.policies}
+    numbers.update(of_names)
     reserved = range(IDENTITY_HOST, IDENTITY_WORLD_IPV6 + 1)
     return {number: allocator.labels(number) for number in (*sorted(numbers), *reserved, IDENTITY_ANY)}
 

@@ -13,7 +13,7 @@ what was compiled is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 from itertools import islice
 from typing import Final, Protocol
@@ -161,6 +161,11 @@ class FqdnBook:
     def doubt(self, prefix: Prefix) -> None:
         """The kernel does not hold what it should of an address: the next compilation tells it again."""
         self._put(prefix, None, None)
+
+    @property
+    def numbers(self) -> Collection[int]:
+        """Every identity that an address of names has, or may have soon."""
+        return self._numbers.values()
 
     def number_of(self, prefix: Prefix) -> int | None:
         """The identity of an address of names."""
