@@ -21,11 +21,34 @@ DEFAULT_HUBBLE_ADDRESS = "127.0.0.1:4245"
 ENFORCEMENTS = ("default", "always", "never")
 LOCALHOSTS = ("auto", "always", "policy")
 KAFKA_ROLES = ("native", "cilium")  # policies.compiling.roles
+IDENTITY_SOURCES = ("endpoints", "endpoint-slices", "pods")  # agent.cluster.queries knows what they are
 DEFAULT_CLUSTER = "default"
 CLUSTER_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?")  # Cilium pkg/clustermesh/types, 32 characters
 
+DNS_REJECTIONS = ("refused", "nameError")  # Cilium's words
+
 # Unix socket paths are limited by the kernel (sockaddr_un.sun_path, 108 bytes with the closing NUL).
 UNIX_PATH_MAX = 107
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyFiles:
+    """The files of a process of ours: dns-proxy, kafka-proxy."""
+
+    root: Path
+    name: str
+
+    @property
+    def pid(self) -> Path:
+        return self.root / f"{self.name}.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.root / f"{self.name}.log"
+
+    @property
+    def last_told(self) -> Path:
+        return self.root / f"{self.name}.told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +89,17 @@ class RunDir:
     def envoy_log(self) -> Path:
         return self.root / "envoy.log"
 
+    def proxy(self, name: str) -> ProxyFiles:
+        """Those of one of our own proxies."""
+        return ProxyFiles(self.root, name)
+
     @property
     def state(self) -> Path:
         return self.root / "state.json"
+
+    @property
+    def names(self) -> Path:
+        return self.root / "names.journal"
 
     def problem(self) -> str | None:
         """Why this folder cannot serve, or None."""
@@ -84,7 +115,8 @@ class Modes:
     """How policy is meant, whatever the policies say.
 
     `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS, `kafka_roles` of KAFKA_ROLES; `node_labels`: nodes
-    can be told apart by labels.
+    can be told apart by labels; `identity_labels`: which labels of pods make their identity, in the words of
+    policies.label_filter ("": the default ones).
     """
 
     enforcement: str = ENFORCEMENTS[0]
@@ -92,12 +124,35 @@ class Modes:
     cluster: str = DEFAULT_CLUSTER
     node_labels: bool = False
     kafka_roles: str = KAFKA_ROLES[0]
+    identity_labels: str = ""
 
     def problem(self) -> str | None:
         """Why these cannot be, or None."""
         if not CLUSTER_NAME.fullmatch(self.cluster):
             return f"{self.cluster!r} is no cluster name: up to 32 of a-z, 0-9 and -, and no - at either end"
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """The API server that a node follows. `kubeconfig` None: $KUBECONFIG, the pod's own account, ~/.kube/config;
+    `identity_source` is of IDENTITY_SOURCES."""
+
+    kubeconfig: Path | None = None
+    context: str = ""
+    identity_source: str = IDENTITY_SOURCES[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NamesConfig:
+    """DNS and names of toFQDNs (docs/dns.md). Times in seconds; `rejection` is of DNS_REJECTIONS."""
+
+    rejection: str = DNS_REJECTIONS[0]
+    hold_limit: float = 1.0
+    release_late: bool = False
+    min_ttl: int = 0
+    idle_grace: float = 0.0
+    targets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +171,18 @@ class ObservabilityConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Configuration of `deflector run`. Times in seconds."""
+    """Configuration of `deflector run` and of `deflector agent`. Times in seconds.
 
-    manifests: Path
+    One of `manifests` and `cluster` is there. `own_proxies`: Envoy is started and ended by the agent; `stays`: when the
+    agent is ended, what it enforces stays in force.
+    """
+
+    manifests: Path | None
     run_dir: RunDir
     bpffs: Path
     node_name: str
     modes: Modes = Modes()
+    names: NamesConfig = NamesConfig()
     hubble_address: str = DEFAULT_HUBBLE_ADDRESS
     hubble_ring: int = 4095
     hubble_tls: TlsFiles | None = None  # of the TCP address; the Unix socket never speaks TLS
@@ -133,6 +193,14 @@ class Config:
     quiet: float = 0.01  # a batch of edits ends after this much silence ...
     hold: float = 0.2  # ... or after this long, whatever comes
     ack_timeout: float = 5.0
+    cluster: ClusterConfig | None = None
+    own_proxies: bool = True
+    stays: bool = False
+
+    @property
+    def source(self) -> str:
+        """Where objects come from, in words."""
+        return str(self.manifests) if self.manifests is not None else "the API server"
 
     @property
     def flow_node_name(self) -> str:

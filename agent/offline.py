@@ -21,6 +21,7 @@ from policies.compiling.slots import SlotBook, assign
 from policies.errors import PolicyError, in_order
 from policies.explaining.places import Places
 from policies.explaining.scene import Scene
+from policies.label_filter import LabelFilter
 from policies.objects import PodKey
 from policies.repository import Repository
 from policies.watch import read_folder
@@ -77,4 +78,13 @@ def compiler_options(modes: Modes) -> CompilerOptions:
         allow_localhost=AllowLocalhost(modes.localhost),
         node_labels=modes.node_labels,
         kafka_roles=KafkaRoles(modes.kafka_roles),
+        label_filter=label_filter(modes),
     )
+
+
+def label_filter(modes: Modes) -> LabelFilter | None:
+    """Which labels make identities; None for the default. Raises EnvironmentProblem."""
+    try:
+        return LabelFilter(modes.identity_labels) if modes.identity_labels else None
+    except ValueError as error:
+        raise EnvironmentProblem(f"--identity-labels: {error}") from None

@@ -8,7 +8,10 @@ that names both; the one that came first stays in force.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from policies.advising.advice import advise
 from policies.errors import PolicyError, PolicyErrors, Reason, in_order
@@ -67,6 +70,7 @@ class Repository:
         self._claims: dict[ObjectKey, list[str]] = {}  # sources in the order of their coming: the first is in force
         self._contested: set[ObjectKey] = set()
         self._holdings = Holdings()
+        self._versions: dict[str, str] = {}
 
     def replace(self, source: str, text: str) -> Change:
         """The source has this text now."""
@@ -104,6 +108,10 @@ class Repository:
 
     def apply(self, event: FileEvent) -> Change:
         """What became of a file."""
+        if event.text is not None:
+            self._versions[event.path] = hashlib.sha256(event.text.encode()).hexdigest()
+        elif not event.error:
+            self._versions.pop(event.path, None)
         if event.error:
             return self.refuse(event.path, event.error)
         return self.remove(event.path) if event.text is None else self.replace(event.path, event.text)
@@ -111,6 +119,11 @@ class Repository:
     def world(self) -> World:
         """The immutable view. Unchanged kinds are the same mappings as before."""
         return self._holdings.world()
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Files, and the SHA-256 of the text of each that was read last."""
+        return MappingProxyType(self._versions)
 
     @property
     def problems(self) -> tuple[PolicyError, ...]:

@@ -80,6 +80,13 @@ _MODES: Final = (
         show_default=True,
         help="What a role of Kafka rules stands for: the APIs that clients of today need (native), or Cilium's lists.",
     ),
+    click.option(
+        "--identity-labels",
+        "--labels",
+        default="",
+        metavar="PATTERNS",
+        help="Which labels of pods make their identity: patterns as in Cilium, '!' before those to leave out.",
+    ),
 )
 
 
@@ -94,9 +101,12 @@ def modes_options(command: Callable[..., None]) -> Callable[..., None]:
         cluster_name: str,
         enable_node_selector_labels: bool,
         kafka_roles: str,
+        identity_labels: str,
         **options: Any,
     ) -> None:
-        modes = Modes(policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels, kafka_roles)
+        modes = Modes(
+            policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels, kafka_roles, identity_labels
+        )
         if problem := modes.problem():
             raise EnvironmentProblem(problem)
         command(*words, modes=modes, **options)

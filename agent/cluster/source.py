@@ -9,7 +9,7 @@ their identity.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
 from agent.cluster import resources
@@ -30,9 +30,13 @@ SERVER: Final = "API server"  # the source of what goes wrong
 class ClusterSource:
     """`run` follows; `batches` tells. `uid` knows the pods of this node."""
 
-    def __init__(self, server: ApiServer, following: Following) -> None:
+    def __init__(
+        self, server: ApiServer, following: Following, on_own_gone: Callable[[PodKey], None] = lambda key: None
+    ) -> None:
+        """`on_own_gone` hears of endpoints that are no more; it is who knows whether they should be."""
         self._server = server
         self._following = following
+        self._on_own_gone = on_own_gone
         self._feeds = [Feed(query, self) for query in queries(following)]
         self._sliced = Sliced()
         self._pending: dict[ObjectKey, Updated | Deleted] = {}
@@ -124,6 +128,7 @@ class ClusterSource:
         name = ObjectKey(ENDPOINT_KIND, *key)
         if raw is None:
             self._endpoints.pop(name, None)
+            self._on_own_gone(key)
             self._put(Deleted(name))
             return
         self._endpoints[name] = update = Updated(name, read_object(raw))

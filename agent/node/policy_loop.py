@@ -8,14 +8,15 @@ every 30 s.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from agent.node.regenerate import EffectFailed, Regenerator
 from policies.compiling.compiler import Compiled
 from policies.errors import PolicyError
+from policies.events import Failed, ObjectEvent
 from policies.ir import NodePolicy, SlotState
 from policies.reading.manifests import FileEvent
 from policies.repository import Repository
@@ -32,10 +33,23 @@ class Enforced:
 
     revision: int = 0
     node: NodePolicy = field(default_factory=lambda: NodePolicy(revision=0))
-    files: Mapping[str, str] = field(default_factory=dict)  # relative path -> SHA-256 of the enforced text
+    files: Mapping[str, str] = field(default_factory=dict)  # versions of what is enforced: of files, or of policies
     compile_errors: tuple[PolicyError, ...] = ()
     degraded: tuple[str, ...] = ()
     complete: bool = False
+
+
+class Store(Protocol):
+    """What is known: policies.repository.Repository of files, policies.inventory.Inventory of an API server."""
+
+    def apply(self, event: Any) -> object: ...
+    def world(self) -> World: ...
+    @property
+    def problems(self) -> tuple[PolicyError, ...]: ...
+    @property
+    def warnings(self) -> tuple[PolicyError, ...]: ...
+    @property
+    def versions(self) -> Mapping[str, str]: ...
 
 
 class PolicyLoop:
@@ -50,8 +64,9 @@ class PolicyLoop:
         on_propagated: Callable[[float], None] = lambda seconds: None,
         *,
         on_failed: Callable[[str], None] = lambda why: None,
+        store: Store | None = None,
     ) -> None:
-        self.repository = Repository()
+        self.repository: Store = store if store is not None else Repository()
         self.enforced = Enforced()
         self._regenerator = regenerator
         self._compile = compile_world
@@ -59,7 +74,6 @@ class PolicyLoop:
         self._on_propagated = on_propagated
         self._on_failed = on_failed
         self._changed_at: float | None = None  # when the oldest change was seen that is not enforced yet
-        self._files: dict[str, str] = {}
         self._due = asyncio.Event()
         self._listed = False
         self._revision = 0
@@ -70,7 +84,7 @@ class PolicyLoop:
     @property
     def pending(self) -> bool:
         """Whether something accepted is not enforced yet."""
-        return self._due.is_set() or not self.enforced.complete or self._files != self.enforced.files
+        return self._due.is_set() or not self.enforced.complete or self.repository.versions != self.enforced.files
 
     @property
     def problems(self) -> list[str]:
@@ -82,16 +96,15 @@ class PolicyLoop:
         """Something else than a file has changed (a link, a late proxy's answer): compile and compare again."""
         self._due.set()
 
-    async def watch(self, batches: AsyncIterator[Sequence[FileEvent]]) -> None:
+    async def watch(self, batches: AsyncIterator[Sequence[FileEvent]] | AsyncIterator[Sequence[ObjectEvent]]) -> None:
         """Apply batches as they come. The first one lists everything: nothing is computed before it, nor from one that
         tells of nothing but errors, since what an earlier agent left in force would go."""
         async for batch in batches:
-            for event in batch:
-                self._apply(event)
+            self._apply(batch)
             if batch and self._changed_at is None:
                 self._changed_at = asyncio.get_running_loop().time()
             self._tries = 0
-            self._listed = self._listed or not batch or any(not event.error for event in batch)
+            self._listed = self._listed or not batch or any(_tells(event) for event in batch)
             self._due.set()
 
     async def run(self) -> None:
@@ -101,16 +114,13 @@ class PolicyLoop:
             self._due.clear()
             await self._regenerate()
 
-    def _apply(self, event: FileEvent) -> None:
+    def _apply(self, batch: Sequence[FileEvent | ObjectEvent]) -> None:
         before = set(self.repository.problems)
-        self.repository.apply(event)
+        for event in batch:
+            self.repository.apply(event)
         for problem in self.repository.problems:
             if problem not in before:
                 log.warning("%s", problem)
-        if event.text is not None:
-            self._files[event.path] = hashlib.sha256(event.text.encode()).hexdigest()
-        elif not event.error:
-            self._files.pop(event.path, None)
 
     async def _wait_until_due(self) -> None:
         """Until something has changed, or it is time to look again."""
@@ -128,7 +138,7 @@ class PolicyLoop:
             self._tries += self._retry
 
     async def _regenerate(self) -> None:
-        files, world = dict(self._files), self.repository.world()
+        files, world = dict(self.repository.versions), self.repository.world()
         changed_at, self._changed_at = self._changed_at, None
         compiled = self._compile(world, self._revision + 1)
         self._look_at = None
@@ -172,3 +182,8 @@ class PolicyLoop:
         if not now.degraded and (changed or before.degraded):
             active = sum(slot.state is SlotState.ACTIVE for slot in now.node.slots)
             log.info("revision %d is enforced: %d slots", now.revision, active)
+
+
+def _tells(event: FileEvent | ObjectEvent) -> bool:
+    """Whether it tells of anything but errors."""
+    return not event.error if isinstance(event, FileEvent) else not isinstance(event, Failed)
