@@ -6,6 +6,7 @@ Targets are `unix:///path`, `host:port` or `tls://host:port`; Unix sockets never
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -52,10 +53,16 @@ class ClientTls:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """A server, and how to reach it."""
+    """A server, and how to reach it. Times in seconds: to connect, and for an answer that is no stream.
+
+    `authorization`: what to say of oneself with each call; only over TLS.
+    """
 
     target: str
     tls: ClientTls | None = None
+    timeout: float = 5.0
+    request_timeout: float = 12.0
+    authorization: str = ""
 
     def __str__(self) -> str:
         return self.target
@@ -70,6 +77,11 @@ class Dial:
         if self.target.startswith(UNIX):
             return None
         return self.tls or (ClientTls() if self.target.startswith(TLS) else None)
+
+
+def basic(user: str, password: str) -> str:
+    """The `authorization` of a user with a password (RFC 7617)."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 @asynccontextmanager

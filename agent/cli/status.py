@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from agent.cli.headings import HeadedCommand
 from agent.cli.options import bpffs_option
-from agent.cli.server_options import server_options
+from agent.cli.server_options import server_options_if_named
 from agent.errors import EnvironmentProblem
 from agent.interrupt import quietly
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     cls=HeadedCommand,
     epilog="Example: deflector status --check   (before the first run: is this machine ready?)",
 )
-@server_options
+@server_options_if_named
 @bpffs_option
 @click.option(
     "-o",
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 )
 @click.option("--check", is_flag=True, help="Check kernel features and tools instead; needs no running node.")
 @click.pass_context
-def status(ctx: click.Context, dial: Dial, run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
+def status(ctx: click.Context, dial: Dial | None, run_dir: Path, bpffs: Path, output: str, check: bool) -> None:
     """Show the node's health, endpoints, slots and problems. Exit code 1 if it is not ready.
 
     With --server: whether that Hubble API is healthy, and how many flows it holds, as `hubble status` tells it.
     """
-    if ctx.get_parameter_source("server") is not ParameterSource.DEFAULT:
+    if dial is not None:
         sys.exit(_ask(dial, "compact" if output == "text" else output))
     if output not in ("text", "json"):
         raise click.UsageError(f"-o {output} is for --server", ctx)
