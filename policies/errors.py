@@ -19,7 +19,6 @@ class Reason(StrEnum):
     UNKNOWN_KIND = "UnknownKind"
     UNKNOWN_FIELD = "UnknownField"
     DROPPED_FIELD = "DroppedField"
-    NOT_SUPPORTED_YET = "NotSupportedYet"
     NOT_SUPPORTED = "NotSupported"
     NOT_ALLOWED = "NotAllowed"
     CONFLICT = "ConflictingFields"
@@ -55,7 +54,6 @@ PHRASES: dict[str, str] = {
     Reason.UNKNOWN_KIND: "unknown kind",
     Reason.UNKNOWN_FIELD: "unknown field",
     Reason.DROPPED_FIELD: "would be dropped",
-    Reason.NOT_SUPPORTED_YET: "not supported yet",
     Reason.NOT_SUPPORTED: "not supported",
     Reason.NOT_ALLOWED: "not allowed",
     Reason.CONFLICT: "conflicting fields",

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from agent.cli.headings import HeadedCommand
+from agent.cli.names_options import names_options
 from agent.cli.observability_options import HubbleOptions, hubble_options
 from agent.cli.options import bpffs_option, modes_options, run_dir_option
 from agent.cli.run import SWITCH_SECONDS, PortSpan
-from agent.config import IDENTITY_SOURCES, ClusterConfig, Config, Modes, RunDir
+from agent.config import IDENTITY_SOURCES, ClusterConfig, Config, Modes, NamesConfig, RunDir
 from agent.errors import EnvironmentProblem
 from agent.interrupt import quietly
 
@@ -53,6 +54,7 @@ from agent.interrupt import quietly
 @click.option("--concurrency", default=0, help="Worker threads of Envoy.  [default: one per core]")
 @click.option("--proxy-ports", type=PortSpan(), default="14000-14999", show_default=True, help="Range of proxy ports.")
 @modes_options
+@names_options
 @hubble_options
 def agent(
     node_name: str,
@@ -67,6 +69,7 @@ def agent(
     concurrency: int,
     proxy_ports: tuple[int, int],
     modes: Modes,
+    names: NamesConfig,
 ) -> None:
     """Run a node of a cluster.
 
@@ -83,6 +86,7 @@ def agent(
         bpffs=bpffs.absolute(),
         node_name=node_name,
         modes=modes,
+        names=names,
         hubble_address=hubble.address,
         hubble_ring=hubble.ring,
         hubble_tls=hubble.tls,

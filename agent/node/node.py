@@ -24,11 +24,14 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from agent import doctor
-from agent.config import Config
+from agent.config import Config, NamesConfig
 from agent.documents.policy_document import policy_document
 from agent.documents.status import agent_handler
 from agent.errors import EnvironmentProblem
 from agent.log import configure
+from agent.names.book import Rest
+from agent.names.keeping import NameKeeping
+from agent.names.names import NameOptions
 from agent.node import state
 from agent.node.debounce import until_quiet
 from agent.node.document import EnvoyFacts, FlowFacts, NodeFacts, node_document
@@ -39,7 +42,7 @@ from agent.node.ports import ProxyPorts
 from agent.node.proxies import AdsProxies
 from agent.node.regenerate import Books, EffectFailed, Regenerator
 from agent.node.remains import Remains, remains
-from agent.node.wiring import KernelPolicy, PodPlaces, port_is_free
+from agent.node.wiring import KernelNames, KernelPolicy, PodPlaces, port_is_free
 from agent.observing.chronicle import Chronicle
 from agent.observing.hubble import HubbleApi
 from agent.observing.observability import Observability
@@ -70,6 +73,7 @@ from xds.cache import SnapshotCache
 from xds.consumer import Consumer
 from xds.l7 import PARSERS
 from xds.server import AdsServicer
+from xds.options import DnsSettings
 from xds.translator import Options as TranslatorOptions
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -117,7 +121,9 @@ class Node:
         self._ads = self._consumers[L7Parser.HTTP]
         self._places = PodPlaces()
         self._state, self._identities, self._books = self._restore()
-        self._compiler = Compiler(self._identities, _compiler_options(config))
+        kernel_names = KernelNames(self._datapath)
+        self._names = NameKeeping(_name_options(config.names), config.run_dir.names, kernel_names, wake=self._resume)
+        self._compiler = Compiler(self._identities, _compiler_options(config), self._names.names)
         self._former = Remains()
         self._had_files = self._state is not None and bool(self._state.identities.get("identities"))
         self._searches = Searches(time.monotonic_ns)
@@ -211,13 +217,15 @@ class Node:
         self._former = former
         self._had_files = True
         self._identities = IdentityAllocator(behind=former.highest)
-        self._compiler = Compiler(self._identities, _compiler_options(self._config))
+        self._compiler = Compiler(self._identities, _compiler_options(self._config), self._names.names)
 
     def _start_work(self) -> None:
         """Everything that runs for as long as the node does."""
         config = self._config
         self._write_bootstrap()
-        options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6())
+        self._names.open(self._compiler.fqdns)
+        dns = _dns_settings(config.names)
+        options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6(), dns=dns)
         proxies = AdsProxies(self._consumers, options, self._resume, need=lambda parsers: None)
         kernel = KernelPolicy(self._datapath)
         regenerator = Regenerator(
@@ -239,6 +247,7 @@ class Node:
         )
         self._tasks.start("policy", self._policy.run())
         self._tasks.start("usage of rules", self._usage.run())
+        self._tasks.start("names", self._names.run())
         self._tasks.start("kernel events", self._events.follow())
         self._tasks.start("links", self._follow_links(kernel, self._policy))
         self._observability.start(self._tasks)
@@ -247,13 +256,18 @@ class Node:
         log.info("stopping: removing devices, rules, routes, programs and maps")
         await asyncio.to_thread(self._datapath.cleanup)
         await self._envoy.stop()
-        self._config.run_dir.state.unlink(missing_ok=True)
+        self._names.close()
+        for path in (self._config.run_dir.state, self._config.run_dir.names):
+            path.unlink(missing_ok=True)
         self._config.run_dir.envoy_log.unlink(missing_ok=True)
 
     # Policy
 
     def _compile(self, world: World, revision: int) -> Compiled:
-        return self._compiler.compile(world, self._places.local(world), self._places.host_addresses(), revision)
+        local, own = self._places.local(world), self._places.host_addresses()
+        compiled = self._compiler.compile(world, local, own, revision)
+        self._names.compiled()
+        return compiled
 
     def _resume(self) -> None:
         """A late proxy has answered."""
@@ -261,11 +275,17 @@ class Node:
             self._policy.wake()
 
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
-        labels = labels_by_identity(self._identities, node)
-        self._view = NodeView(self._config.flow_node_name, world, node, labels, searches=self._searches)
+        self._names.enforced(node)
+        labels = self._labels(node)
+        self._view = NodeView(
+            self._config.flow_node_name, world, node, labels, searches=self._searches, names=self._names
+        )
         self._chronicle.enforced(world, node)
         self._hubble.take(world, self._places.host_addresses())
         self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
+
+    def _labels(self, node: NodePolicy) -> Mapping[int, tuple[str, ...]]:
+        return labels_by_identity(self._identities, node, self._compiler.fqdns.numbers)
 
     # State
 
@@ -315,7 +335,7 @@ class Node:
     def _policy_document(self, namespace: str, name: str) -> dict[str, Any] | None:
         """What is enforced on a pod of this node."""
         node = (self._policy.enforced if self._policy else Enforced()).node
-        return policy_document(node, labels_by_identity(self._identities, node), namespace, name)
+        return policy_document(node, self._labels(node), namespace, name)
 
     def _health(self) -> Health:
         """For the page of metrics."""
@@ -376,6 +396,19 @@ def _cluster(parser: L7Parser) -> str:
 
 def _compiler_options(config: Config) -> CompilerOptions:
     return replace(compiler_options(config.modes), node_name=config.node_name, ipv6=_has_ipv6())
+
+
+def _name_options(names: NamesConfig) -> NameOptions:
+    return NameOptions(min_ttl=names.min_ttl, targets=names.targets, rest=Rest(idle_grace=names.idle_grace))
+
+
+def _dns_settings(names: NamesConfig) -> DnsSettings:
+    return DnsSettings(
+        rejection=names.rejection,
+        hold_limit=names.hold_limit,
+        release_late=names.release_late,
+        targets=names.targets,
+    )
 
 
 def _datapath_options(config: Config) -> DatapathOptions:

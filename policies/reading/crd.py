@@ -11,7 +11,6 @@ import unicodedata
 from typing import Any, Final
 
 from policies.errors import Reason
-from policies.reading.crd_l7 import check_fqdns
 from policies.reading.crd_peers import PEER_FIELDS, read_peers
 from policies.reading.crd_ports import Place, read_to_ports
 from policies.reading.crd_scope import Scope
@@ -57,7 +56,7 @@ def _clause_schema(place: Place) -> Schema:
     common = PEER_FIELDS[place.direction] | {"toPorts", "icmps", _REQUIRES[place.direction]}
     if place.action is Action.ALLOW:
         return Schema(common | allow_only)
-    return Schema(common, unsupported=dict.fromkeys(allow_only, _DROPPED))
+    return Schema(common - allow_only, unsupported=dict.fromkeys(allow_only, _DROPPED))
 
 
 _CLAUSES: Final = {place: _clause_schema(place) for place in _LISTS.values()}
@@ -258,8 +257,6 @@ def _read_clause(raw: Raw, path: Path, place: Place, scope: Scope) -> Clause:
         findings.add(path / requires, Reason.NOT_ALLOWED, "removed in Cilium 1.19: use a second policy")
     if place.action is Action.ALLOW:
         _check_authentication(raw, path, findings)
-        if place.direction is Direction.EGRESS and raw.get("toFQDNs") is not None:
-            check_fqdns(raw, path, findings)
     peers = read_peers(raw, path, place.direction, scope)
     return Clause(scope.origin(path), peers, read_to_ports(raw, path, place, scope), place.action)
 

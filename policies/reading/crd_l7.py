@@ -1,6 +1,6 @@
-"""What Cilium enforces at layer 7 and this project does not (yet): checked as Cilium does, then refused.
+"""What Cilium enforces at layer 7 and this project does not: checked as Cilium does, then refused.
 
-toFQDNs, generic parsers (l7proto), TLS contexts, server names, custom listeners (facts 1.2, 1.3).
+Generic parsers (l7proto), TLS contexts, server names, custom listeners (facts 1.2, 1.3).
 Each reader reports what Cilium refuses, and that the field is not enforced here. Pure.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from policies.errors import Reason
-from policies.reading.dns_names import check_entry, server_name_fault
+from policies.reading.dns_names import server_name_fault
 from policies.reading.fields import Findings, Path, Raw, Schema, integer, items, mapping, strings, submap, text
 
 _TLS: Final = Schema.of("secret", "trustedCA", "certificate", "privateKey")
@@ -18,19 +18,7 @@ _LISTENER: Final = Schema.of("envoyConfig", "name", "priority")
 _ENVOY_CONFIG: Final = Schema.of("kind", "name")
 _ENVOY_CONFIG_KINDS: Final = ("CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig")
 _LISTENER_PRIORITIES: Final = range(1, 101)
-_NOT_YET: Final = "it is checked, but not enforced: remove it, and allow the ports without it"
 _NEVER: Final = "it is not enforced here: remove the field"
-
-
-def check_fqdns(raw: Raw, path: Path, findings: Findings) -> None:
-    """toFQDNs: each names either a name or a pattern."""
-    where = path / "toFQDNs"
-    for i, item in enumerate(items(raw, "toFQDNs", path, findings)):
-        selector = check_entry(item, where[i], findings)
-        if selector.get("matchName") and selector.get("matchPattern"):
-            findings.add(where[i], Reason.CONFLICT, "only one of matchName and matchPattern is allowed")
-    if raw.get("toFQDNs"):
-        findings.ours(where, Reason.NOT_SUPPORTED_YET, _NOT_YET)
 
 
 def check_generic(raw: Raw, path: Path, findings: Findings) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from policies.dns_patterns import canonical, canonical_pattern
 from policies.errors import Reason
+from policies.ir import FqdnSelector
 from policies.labels import ANY
 from policies.reading.cidr_text import Cidr, parse_address_or_prefix, parse_prefix
 from policies.reading.crd_scope import Scope
@@ -16,9 +18,10 @@ from policies.reading.crd_selectors import (
     read_peer,
     read_plain_selector,
 )
+from policies.reading.dns_names import check_entry
 from policies.reading.fields import Findings, Path, Raw, Schema, items, mapping, sequence, strings, submap, text
 from policies.reading.sanitize import Refused, group_name_fault, object_name_fault
-from policies.rules import CidrGroupPeer, CidrPeer, Entity, EntityPeer, Peer, ServicePeer
+from policies.rules import CidrGroupPeer, CidrPeer, Entity, EntityPeer, FqdnPeer, Peer, ServicePeer
 from policies.selectors import Operator, Requirement, Selector
 from policies.types import Direction
 
@@ -51,7 +54,7 @@ def read_peers(raw: Raw, path: Path, direction: Direction, scope: Scope) -> tupl
             for i, item in enumerate(written):
                 found += reader(item, where[i], scope)
         (named if written else empty).append(name)
-    if len(named) != 1 or empty or named[0] in _REMARKED or raw.get("toFQDNs"):
+    if len(named) != 1 or empty or named[0] in _REMARKED:
         _check_combination(raw, path, (named, empty), findings)
     if empty:
         return ()
@@ -61,10 +64,9 @@ def read_peers(raw: Raw, path: Path, direction: Direction, scope: Scope) -> tupl
 def _check_combination(raw: Raw, path: Path, lists: tuple[list[str], list[str]], findings: Findings) -> None:
     """One kind of peers per entry. `lists`: names of those with items, and of those without."""
     named, empty = lists
-    together = [*named, *(name for name in ("toFQDNs",) if raw.get(name))]
-    if len(together) > 1:
-        words = f"combining {' and '.join(together)} is not supported: write an entry for each"
-        findings.add(path / together[1], Reason.CONFLICT, words)
+    if len(named) > 1:
+        words = f"combining {' and '.join(named)} is not supported: write an entry for each"
+        findings.add(path / named[1], Reason.CONFLICT, words)
     for name in empty:
         if name in _EMPTY_IS_ABSENT:
             words = "Cilium takes an empty list for an absent one, which is any peer: leave it out, or name some"
@@ -202,6 +204,22 @@ def _service(item: Any, path: Path, scope: Scope) -> list[Peer]:
     return found
 
 
+def _fqdn(item: Any, path: Path, scope: Scope) -> list[Peer]:
+    """A name or a pattern; what is no text is at fault. Neither of them is the root (facts 6.1)."""
+    raw = check_entry(item, path, scope.findings)
+    name, pattern = raw.get("matchName"), raw.get("matchPattern")
+    if name and pattern:
+        scope.findings.add(path, Reason.CONFLICT, "only one of matchName and matchPattern is allowed")
+    if isinstance(pattern, str) and pattern:
+        return [FqdnPeer(_selector(canonical_pattern(pattern)))]
+    return [FqdnPeer(FqdnSelector(name=canonical(name)) if isinstance(name, str) and name else FqdnSelector())]
+
+
+def _selector(pattern: str) -> FqdnSelector:
+    """A pattern without a star is a name."""
+    return FqdnSelector(pattern=pattern) if "*" in pattern else FqdnSelector(name=pattern)
+
+
 def _namespace(raw: Raw, path: Path, findings: Findings) -> str:
     namespace = text(raw, "namespace", path, findings)
     if namespace and (fault := object_name_fault(namespace)):
@@ -238,7 +256,11 @@ _KINDS: Final[dict[str, _Reader]] = {
 }
 _FIELDS: Final[dict[Direction, dict[str, _Reader]]] = {
     Direction.INGRESS: {f"from{kind}": reader for kind, reader in _KINDS.items()},
-    Direction.EGRESS: {**{f"to{kind}": reader for kind, reader in _KINDS.items()}, "toServices": _service},
+    Direction.EGRESS: {
+        **{f"to{kind}": reader for kind, reader in _KINDS.items()},
+        "toServices": _service,
+        "toFQDNs": _fqdn,
+    },
 }
 _REMARKED: Final = frozenset({"fromNodes", "toNodes"})
 PEER_FIELDS: Final = {direction: frozenset(fields) for direction, fields in _FIELDS.items()}

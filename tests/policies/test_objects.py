@@ -103,7 +103,7 @@ SELECTOR = "spec/endpointSelector"
         (f"{CLAUSE}/fromRequires", ["x"], f"{IN}.fromRequires", Reason.NOT_ALLOWED),
         (f"{CLAUSE}/fromGroups", [], f"{IN}.fromGroups", Reason.EMPTY),
         (f"{CLAUSE}/toEndpoints", [], f"{IN}.toEndpoints", Reason.UNKNOWN_FIELD),
-        ("spec/egress", [{"toFQDNs": [{"matchName": "a"}]}], "spec.egress[0].toFQDNs", Reason.NOT_SUPPORTED_YET),
+        ("spec/egress", [{"toFQDNs": ["a"]}], "spec.egress[0].toFQDNs[0]", Reason.WRONG_TYPE),
         ("spec/egress", [{"toServices": []}], "spec.egress[0].toServices", Reason.EMPTY),
         (SELECTOR, ..., "spec.endpointSelector", Reason.MISSING),
         (SELECTOR, "x", "spec.endpointSelector", Reason.WRONG_TYPE),

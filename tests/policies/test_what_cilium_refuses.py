@@ -339,7 +339,6 @@ NOT_ENFORCED: dict[str, tuple[dict[str, Any], str, Reason]] = {
         Reason.NOT_SUPPORTED,
     ),
     "a topic with a backslash": (kafka(r"topic: a\\b"), f"{OUT_PORTS}.rules.kafka[0].topic", Reason.BAD_KAFKA),
-    "toFQDNs": (clause("toFQDNs: [{matchName: a.io}]", "egress"), f"{OUT}.toFQDNs", Reason.NOT_SUPPORTED_YET),
     "VRRP": (ports("ports: [{port: '0', protocol: VRRP}]"), f"{PORT}.protocol", Reason.NOT_SUPPORTED),
     "IGMP": (ports("ports: [{port: '0', protocol: IGMP}]"), f"{PORT}.protocol", Reason.NOT_SUPPORTED),
 }
