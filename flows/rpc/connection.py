@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -65,6 +66,8 @@ class Connection:
         self._has_sent = False  # anything of an answer since the last ping
         self._line = Line()
         self._done = asyncio.Event()  # set, and made anew, when a call has ended
+        connected: socket.socket = self._writer.get_extra_info("socket")
+        self.is_local = connected.family == socket.AF_UNIX
         now = time.monotonic()
         self._idle_frames = Allowance(limits.idle_frames, limits.idle_frames_rate, now)
         self.used = now  # when a call last began or ended
@@ -85,6 +88,13 @@ class Connection:
                     task.cancel()
         finally:
             await self._leave()
+
+    def shed(self, reason: str) -> None:
+        """End the call that began last."""
+        stream = max(self._calls)
+        call, task = self._calls.pop(stream)
+        call.close(Code.RESOURCE_EXHAUSTED, reason)
+        task.cancel()
 
     def announce_end(self) -> None:
         """Tell the client that no further call is taken; those that are open go on."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a server; what goes beyond is refused or ended, with a reason."""
+    """Bounds of a server; what goes beyond is refused or ended, with a reason. Those who come by a Unix socket, as root
+    does, have the same for themselves: nobody from elsewhere shuts them out."""
 
     connections: int = 64
-    calls: int = 256  # open at once, of all connections together
+    calls: int = 256  # open at once, of all connections together; beyond that, who has the most gives way
     streams: int = 100  # open at once, of one connection; clients are told, and others wait
     stall: float = 300.0  # seconds in which a caller takes nothing of what is there for it
     idle_frames: int = 1000  # frames at once that ask for nothing but cost work (RFC 9113 10.5)

@@ -93,8 +93,17 @@ class Server:
         if left:
             await asyncio.wait(left)
 
-    def _has_room(self) -> bool:
-        return self.calls < self._limits.calls
+    def _has_room(self, asking: Connection) -> bool:
+        """Whether one more call may begin. Where all are taken, one of whoever has the most makes room for who has
+        fewer: a client cannot keep others out by asking for much."""
+        alike = [one for one in self._connections.values() if one.is_local is asking.is_local]
+        if sum(one.calls for one in alike) < self._limits.calls:
+            return True
+        busiest = max(alike, key=lambda one: one.calls, default=asking)
+        if busiest.calls <= asking.calls + 1:
+            return False
+        busiest.shed(f"others need room: {busiest.calls} calls of this client are open")
+        return True
 
     async def _greet(self, tls: ServerTls, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """The handshake first. Who does not come through it is no client, and there are not many at a time."""
@@ -115,12 +124,12 @@ class Server:
         task = asyncio.current_task()
         assert task is not None
         _keep_alive(writer)
-        connection = Connection(self._methods, self._limits, (reader, writer), self._has_room)
+        connection = Connection(self._methods, self._limits, (reader, writer), lambda: self._has_room(connection))
         try:
             if self._is_stopping:
                 await connection.turn_away("the server is stopping")
                 return
-            if not self._make_room():
+            if not self._make_room(connection):
                 await connection.turn_away(f"{self._limits.connections} clients are connected")
                 return
             self._connections[task] = connection
@@ -130,11 +139,12 @@ class Server:
         finally:
             self._connections.pop(task, None)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, coming: Connection) -> bool:
         """Whether one more connection may come; the one without calls that has been of no use for longest gives way."""
-        if len(self._connections) < self._limits.connections:
+        alike = [one for one in self._connections.items() if one[1].is_local is coming.is_local]
+        if len(alike) < self._limits.connections:
             return True
-        unused = [(connection.used, task) for task, connection in self._connections.items() if not connection.calls]
+        unused = [(connection.used, task) for task, connection in alike if not connection.calls]
         if not unused:
             return False
         _, task = min(unused, key=lambda one: one[0])

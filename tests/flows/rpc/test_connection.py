@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from flows.rpc.call import Call
 from flows.rpc.framing import REQUEST_MAX, framed
-from tests.flows.rpc.raw import BOUND, HEADERS, connected, echo, endless, patient, serving
+from tests.flows.rpc.raw import BOUND, HEADERS, Raw, connected, echo, endless, patient, serving
 
 METHODS = {"/t/Echo": echo, "/t/Endless": endless, "/t/Patient": patient}
 WINDOW = 65535  # what HTTP/2 grants at first
@@ -154,6 +155,39 @@ async def test_more_calls_than_allowed(tmp_path: Path) -> None:
         one.flush()
         stream = one.ask("/t/Echo")
         assert (await one.status(stream))[0] == "0"
+
+
+async def test_who_has_the_most_calls_makes_room(tmp_path: Path) -> None:
+    async with serving(tmp_path, METHODS, calls=6) as (_, path), connected(path) as greedy, connected(path) as decent:
+        held = [greedy.ask("/t/Patient") for _ in range(6)]
+        for stream in held:
+            await greedy.until(ResponseReceived, lambda event, stream=stream: event.stream_id == stream)
+        assert await decent.status(decent.ask("/t/Echo")) == ("0", "")
+        told = "others need room: 6 calls of this client are open"
+        assert await greedy.status(held[-1]) == ("8", told)
+        more = [decent.ask("/t/Patient") for _ in range(3)]
+        for stream in more:
+            await decent.until(ResponseReceived, lambda event, stream=stream: event.stream_id == stream)
+        refused = "6 calls are open: end one, or try again later"
+        assert await decent.status(decent.ask("/t/Echo")) == ("8", refused)  # both have three
+        assert await greedy.status(greedy.ask("/t/Echo")) == ("8", refused)
+
+
+async def test_nobody_from_elsewhere_shuts_out_who_comes_by_the_unix_socket(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        server, path = await stack.enter_async_context(serving(tmp_path, METHODS, connections=3, calls=3))
+        await server.listen("127.0.0.1:0")
+        for _ in range(3):
+            writer = (reader_writer := await asyncio.open_connection("127.0.0.1", server.ports[0]))[1]
+            stack.callback(writer.close)
+            client = Raw(*reader_writer)
+            client.ask("/t/Patient")
+            await client.until(ResponseReceived)
+        turned_away = Raw(*await asyncio.open_connection("127.0.0.1", server.ports[0]))
+        stack.callback(turned_away.writer.close)
+        assert await turned_away.farewell() == (ErrorCodes.ENHANCE_YOUR_CALM, "3 clients are connected")
+        local = await stack.enter_async_context(connected(path))
+        assert await local.status(local.ask("/t/Echo")) == ("0", "")
 
 
 async def test_what_is_reset_before_it_began_leaves_nothing_behind(tmp_path: Path) -> None:
