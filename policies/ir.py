@@ -46,7 +46,10 @@ class L7Parser(StrEnum):
     DNS = "dns"
     KAFKA = "kafka"
 
+    __hash__ = str.__hash__
 
+
+_HTTP: Final = L7Parser.HTTP  # what nearly all slots are of: members of an Enum take long to look up
 REDACTED = "[redacted]"
 
 
@@ -223,7 +226,7 @@ class RuleSet:
     @property
     def parser(self) -> L7Parser:
         """Who judges by it; of a set without rules, which decides without a look at requests, HTTP's."""
-        return L7Parser.DNS if self.dns else L7Parser.KAFKA if self.kafka else L7Parser.HTTP
+        return _HTTP if self.http or not self.rules else self.rules[0].parser
 
     @property
     def allows_all(self) -> bool:

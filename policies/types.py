@@ -50,6 +50,8 @@ class Direction(StrEnum):
     INGRESS = "ingress"
     EGRESS = "egress"
 
+    __hash__ = str.__hash__  # Enum's own is Python code, and places of slots are hashed by the thousand
+
 
 class Protocol(IntEnum):
     """IP protocol numbers; ANY covers every protocol, also those without ports."""
@@ -60,6 +62,8 @@ class Protocol(IntEnum):
     UDP = 17
     ICMPV6 = 58
     SCTP = 132
+
+    __hash__ = int.__hash__
 
 
 PORT_MAX = 65535

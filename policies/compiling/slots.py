@@ -188,8 +188,10 @@ class _Living:
             return
         for direction in Direction:
             for port in policy.direction(direction).ports:
-                for parser in sorted({peer.rule_set.parser for peer in port.peers if peer.rule_set is not None}):
-                    self.places[SlotPlace(policy.group, direction, port.protocol, port.ports, parser)] = port
+                for peer in port.peers:
+                    if (rules := peer.rule_set) is not None:
+                        place = SlotPlace(policy.group, direction, port.protocol, port.ports, rules.parser)
+                        self.places[place] = port
 
     def outcomes(self, place: SlotPlace, sent: FrozenBitMap) -> tuple[set[Verdict], set[Origin]]:
         """What the kernel does now with these peers at this place, and by whose leave it lets them pass."""
