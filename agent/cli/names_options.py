@@ -1,4 +1,4 @@
-"""The options of DNS and of toFQDNs, given to a command as one NamesConfig; names are Cilium's where it has the same."""
+"""The options of DNS and toFQDNs, given to a command as one NamesConfig; names are Cilium's where it has the same."""
 
 from __future__ import annotations
 

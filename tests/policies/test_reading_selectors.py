@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from policies.errors import Reason
+from policies.ir import FqdnSelector
 from policies.rules import (
     Action,
     CidrGroupPeer,
     CidrPeer,
     Entity,
     EntityPeer,
+    FqdnPeer,
     Peer,
     PortSpec,
     Rule,
@@ -186,6 +188,29 @@ def test_2_3_services_by_name_and_by_selector() -> None:
     )
     chosen = Selector.of([label("any:a", "b")])
     assert found == (ServicePeer("", "s"), ServicePeer("n", "s"), ServicePeer("n", "", chosen))
+
+
+@pytest.mark.parametrize(
+    ("entry", "selector"),
+    [
+        ("matchName: API.GitHub.com", FqdnSelector(name="api.github.com.")),
+        ("matchName: api.github.com.", FqdnSelector(name="api.github.com.")),
+        ("matchPattern: api.github.com", FqdnSelector(name="api.github.com.")),
+        ("matchPattern: '*.GitHub.com'", FqdnSelector(pattern="*.github.com.")),
+        ("matchPattern: '**'", FqdnSelector(pattern="*")),
+        ("", FqdnSelector()),
+    ],
+)
+def test_6_1_names_and_patterns_of_to_fqdns(entry: str, selector: FqdnSelector) -> None:
+    """In one form, whatever the case, and with a dot at the end or without."""
+    assert peers_of(clause(f"toFQDNs: [{{{entry}}}]", "egress")) == (FqdnPeer(selector),)
+
+
+def test_an_empty_list_of_names_is_nobody() -> None:
+    judged = judge(clause("toFQDNs: []", "egress"))
+    assert judged.policy is not None
+    assert judged.policy.rules[0].egress[0].peers == ()
+    assert Reason.SELECTS_NOTHING in {reason for _, reason in judged.warnings}
 
 
 @pytest.mark.parametrize("entity", Entity)
