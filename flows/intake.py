@@ -29,7 +29,6 @@ from flows.redact import Redaction
 from flows.ring import Event, Ring
 from flows.tally import Tally
 
-
 Unpack = Callable[[], Sequence[Parsed]]  # ValueError for what is malformed
 
 

@@ -19,7 +19,7 @@ from relay import relay_pb2
 from flows.accesslog.decode import SLOT_KEY
 from flows.account import ReaderAccount, RingAccount
 from flows.agent_events import EventReader, EventReading, EventRing
-from flows.intake import Intake
+from flows.intake import Intake, Unpack
 from flows.lookups import Lookups
 from flows.pace import Pace
 from flows.reader import Clock, Losses, Reader
@@ -125,6 +125,11 @@ class Observer:
     def parsed(self, records: Sequence[Parsed]) -> None:
         """Take what parsers of ours saw: DNS and Kafka."""
         self._intake.parsed(records)
+        self._announce()
+
+    def packed(self, unpack: Unpack, flows: int, denials: int) -> None:
+        """The same, unpacked only if somebody wants to know: `flows` they become, and `denials` are among them."""
+        self._intake.packed(unpack, flows, denials)
         self._announce()
 
     def lost(self, count: int) -> None:

@@ -32,6 +32,8 @@ CHANNEL: Final = (
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
+# What a call raises that has ended, or ends: the second where something was to be written.
+ENDED: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 CLAIMED: Final = "claimed"  # the version of what was held before the stream; the server tells it again, or that it went
 INVALID_ARGUMENT: Final = 3  # google.rpc.Code
 
@@ -104,9 +106,9 @@ class AdsClient:
             while True:
                 try:
                     await self._follow(open_stream())
-                except grpc.aio.AioRpcError as ended:
+                except ENDED:
                     if self.is_connected:
-                        log.info("the agent is away (%s): going on as told", ended.details())
+                        log.info("the agent is away: going on as told")
                 finally:
                     self.is_connected = False
                 self._failures += 1

@@ -128,7 +128,7 @@ def _address(host: str, port: int, protocol: Protocol) -> Address:
 
 def _dns(slot: Slot) -> Filter:
     rules = [
-        pb.DnsRule(name=rule.name, pattern=rule.pattern, origins=_origins(rule.origins)) for rule in slot.rule_set.dns
+        pb.DnsRule(name=rule.name, pattern=rule.pattern, origins=origins_of(rule.origins)) for rule in slot.rule_set.dns
     ]
     return Filter(name="deflector.dns", typed_config=pack(pb.DnsFilter(slot=_common(slot), rules=rules)))
 
@@ -140,7 +140,7 @@ def _kafka(slot: Slot) -> Filter:
             api_version=rule.api_version,
             client_id=rule.client_id,
             topic=rule.topic,
-            origins=_origins(rule.origins),
+            origins=origins_of(rule.origins),
         )
         for rule in slot.rule_set.kafka
     ]
@@ -160,19 +160,19 @@ def _common(slot: Slot) -> pb.Slot:
         first_port=slot.ports.first,
         last_port=slot.ports.last,
         state=_STATES[slot.state],
-        wildcard=_origins(slot.rule_set.wildcard),
+        wildcard=origins_of(slot.rule_set.wildcard),
     )
 
 
 def _rule_set(told: _Filter) -> RuleSet:
-    wildcard = _read_origins(told.slot.wildcard)
+    wildcard = read_origins(told.slot.wildcard)
     if isinstance(told, pb.DnsFilter):
         return RuleSet(wildcard=wildcard, dns=tuple(map(_dns_rule, told.rules)))
     return RuleSet(wildcard=wildcard, kafka=tuple(map(_kafka_rule, told.rules)))
 
 
 def _dns_rule(rule: pb.DnsRule) -> DnsRule:
-    return DnsRule(rule.name, rule.pattern, _read_origins(rule.origins))
+    return DnsRule(rule.name, rule.pattern, read_origins(rule.origins))
 
 
 def _kafka_rule(rule: pb.KafkaRule) -> KafkaRule:
@@ -181,13 +181,13 @@ def _kafka_rule(rule: pb.KafkaRule) -> KafkaRule:
         api_version=rule.api_version if rule.HasField("api_version") else None,
         client_id=rule.client_id,
         topic=rule.topic,
-        origins=_read_origins(rule.origins),
+        origins=read_origins(rule.origins),
     )
 
 
-def _origins(origins: Iterable[Origin]) -> list[pb.Origin]:
+def origins_of(origins: Iterable[Origin]) -> list[pb.Origin]:
     return [pb.Origin(kind=o.kind, namespace=o.namespace, name=o.name, path=o.path) for o in origins]
 
 
-def _read_origins(origins: Iterable[pb.Origin]) -> tuple[Origin, ...]:
+def read_origins(origins: Iterable[pb.Origin]) -> tuple[Origin, ...]:
     return tuple(Origin(o.kind, o.namespace, o.name, o.path) for o in origins)

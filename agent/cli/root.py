@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "conformance": ("agent.cli.conformance", "conformance", "Run the black-box suites on this machine."),
     "crds": ("agent.cli.crds", "crds", "Print the definitions of the cilium.io kinds."),
     "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
+    "dns-proxy": ("agent.cli.own_proxy", "dns_proxy", "Judge DNS queries, as an agent tells (started by it)."),
     "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
     "policy": ("agent.cli.policy", "policy", "Explain, show and lint policies."),

@@ -117,9 +117,19 @@ def _headlines(document: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ("Policy", not document["problems"], f"revision {document['revision']}{waiting}, from {document['manifests']}"),
         ("Kernel", kernel["loaded"], f"{len(document['endpoints'])} endpoints attached{lost}"),
         ("Envoy", envoy["connected"], f"process {envoy['pid'] or '-'}, {envoy['restarts']} restarts"),
+        *_own_proxies(document["proxies"]),
         ("Hubble", True, f"{hubble['flows']}/{hubble['capacity']} flows, at {', '.join(hubble['addresses'])}"),
         *([("Metrics", True, f"at {document['metrics']}")] if document["metrics"] else []),
         *([("Exporters", True, ", ".join(document["exporters"]))] if document["exporters"] else []),
+    ]
+
+
+def _own_proxies(proxies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, bool, str]]:
+    """Those that are needed, or there."""
+    return [
+        (name, proxy["connected"], f"process {proxy['pid'] or '-'}, {proxy['restarts']} restarts")
+        for name, proxy in proxies.items()
+        if proxy["needed"] or proxy["pid"]
     ]
 
 

@@ -6,7 +6,7 @@ Its keys are an interface: conformance, the benchmarks and users' scripts read t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -16,12 +16,14 @@ from policies.ir import Endpoint, NodePolicy, Slot
 
 
 @dataclass(frozen=True, slots=True)
-class EnvoyFacts:
-    """`pid` is None while there is no process; `connected`: its ADS stream is open."""
+class ProxyFacts:
+    """`pid` is None while there is no process; `connected`: its ADS stream is open; `needed`: some slot is its own (of
+    Envoy always)."""
 
     pid: int | None
     restarts: int
     connected: bool
+    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,13 @@ class NodeFacts:
     pending: bool
     problems: Sequence[str]
     ports: Mapping[str, int]
-    envoy: EnvoyFacts
+    proxies: Mapping[str, ProxyFacts]
     flows: FlowFacts
 
 
 def node_document(facts: NodeFacts) -> dict[str, Any]:
     """`ready`: a first state is enforced and Envoy is connected. `enforced_files`: SHA-256 by path in the folder."""
-    config, enforced, envoy, flows = facts.config, facts.enforced, facts.envoy, facts.flows
+    config, enforced, envoy, flows = facts.config, facts.enforced, facts.proxies["envoy"], facts.flows
     return {
         "ready": bool(enforced.revision and envoy.connected),
         "node": config.node_name,
@@ -63,6 +65,7 @@ def node_document(facts: NodeFacts) -> dict[str, Any]:
         },
         "problems": list(facts.problems),
         "envoy": {"pid": envoy.pid, "restarts": envoy.restarts, "connected": envoy.connected},
+        "proxies": {name: asdict(proxy) for name, proxy in facts.proxies.items() if name != "envoy"},
         "kernel": {"loaded": True, "events_lost": flows.events_lost},
         "hubble": {
             "flows": flows.held,
@@ -91,9 +94,10 @@ def _slot(slot: Slot, port: int | None) -> dict[str, Any]:
     """A slot without a port has no listener any more: its filter judges what Envoy drains."""
     return {
         "name": slot.name,
+        "parser": slot.parser.value,
         "port": port,
         "state": slot.state.value,
-        "rules": len(slot.rule_set.http),
+        "rules": len(slot.rule_set.rules),
         "allows_all": slot.rule_set.allows_all,
     }
 

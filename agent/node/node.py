@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from agent import doctor
 from agent.config import Config, NamesConfig
@@ -34,12 +33,12 @@ from agent.names.keeping import NameKeeping
 from agent.names.names import NameOptions
 from agent.node import state
 from agent.node.debounce import until_quiet
-from agent.node.document import EnvoyFacts, FlowFacts, NodeFacts, node_document
+from agent.node.document import FlowFacts, NodeFacts, node_document
 from agent.node.kernel_events import KernelEvents, readable
 from agent.node.lock import HostLock, NodeLock
 from agent.node.policy_loop import Enforced, PolicyLoop
 from agent.node.ports import ProxyPorts
-from agent.node.proxies import AdsProxies
+from agent.node.proxying import NodeProxies
 from agent.node.regenerate import Books, EffectFailed, Regenerator
 from agent.node.remains import Remains, remains
 from agent.node.wiring import KernelNames, KernelPolicy, PodPlaces, port_is_free
@@ -48,7 +47,7 @@ from agent.observing.hubble import HubbleApi
 from agent.observing.observability import Observability
 from agent.observing.telemetry import Health, Telemetry
 from agent.offline import compiler_options
-from agent.proxies.envoy import Envoy, find_envoy
+from agent.proxies.envoy import find_envoy
 from agent.supervise import Tasks
 from agent.usage.keeping import UsageKeeping
 from agent.views.node_view import NodeView, labels_by_identity
@@ -65,14 +64,9 @@ from flows.rpc.server import Server
 from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
 from policies.compiling.identity import IdentityAllocator
 from policies.compiling.slots import SlotBook
-from policies.ir import L7Parser, NodePolicy
+from policies.ir import NodePolicy
 from policies.watch import watch_folder
 from policies.world import World
-from xds import bootstrap
-from xds.cache import SnapshotCache
-from xds.consumer import Consumer
-from xds.l7 import PARSERS
-from xds.server import AdsServicer
 from xds.options import DnsSettings
 from xds.translator import Options as TranslatorOptions
 
@@ -116,9 +110,6 @@ class Node:
         self._version = importlib.metadata.version("deflector")
         self._tasks = Tasks()
         self._datapath = Datapath(_datapath_options(config))
-        self._envoy = Envoy(envoy_binary, config.run_dir, config.envoy_concurrency, log.info)
-        self._consumers = {parser: Consumer(SnapshotCache()) for parser in L7Parser}
-        self._ads = self._consumers[L7Parser.HTTP]
         self._places = PodPlaces()
         self._state, self._identities, self._books = self._restore()
         kernel_names = KernelNames(self._datapath)
@@ -130,6 +121,7 @@ class Node:
         self._view = NodeView(config.flow_node_name, World(), NodePolicy(revision=0), {}, searches=self._searches)
         ring, redaction = config.hubble_ring, config.observability.redaction
         self._observer = Observer(lambda: self._view, version=self._version, capacity=ring, redaction=redaction)
+        self._proxies = NodeProxies(config, envoy_binary, self._observer, self._names.learned)
         self._chronicle = Chronicle(self._observer.agent_event, time.time_ns)
         self._events = KernelEvents(self._datapath, self._observer, lambda count: self._observability.lost(count))
         self._hubble = HubbleApi(config, self._observer)
@@ -174,9 +166,7 @@ class Node:
         files = self._config.run_dir
         hubble = self._hubble_server = await self._hubble.start()
         proxies = grpc.aio.server()
-        by_cluster = {_cluster(parser): consumer for parser, consumer in self._consumers.items()}
-        servicer = AdsServicer(self._config.node_name, by_cluster)
-        ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(servicer, proxies)
+        self._proxies.register(proxies)
         AccessLogService(self._observer.access_log).register(proxies)
         proxies.add_insecure_port(f"unix://{files.xds_socket}")
         agent = grpc.aio.server()
@@ -222,11 +212,10 @@ class Node:
     def _start_work(self) -> None:
         """Everything that runs for as long as the node does."""
         config = self._config
-        self._write_bootstrap()
         self._names.open(self._compiler.fqdns)
         dns = _dns_settings(config.names)
         options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6(), dns=dns)
-        proxies = AdsProxies(self._consumers, options, self._resume, need=lambda parsers: None)
+        proxies = self._proxies.start(self._tasks, options, self._resume)
         kernel = KernelPolicy(self._datapath)
         regenerator = Regenerator(
             proxies,
@@ -241,7 +230,6 @@ class Node:
         self._policy = PolicyLoop(regenerator, self._compile, *hear, on_failed=self._chronicle.failed)
         self._chronicle.started()
         quiet_ms = max(1, round(config.quiet * 1000))
-        self._tasks.start("envoy", self._envoy.run())
         self._tasks.start(
             "manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms, had_files=self._had_files))
         )
@@ -255,11 +243,10 @@ class Node:
     async def _take_down(self) -> None:
         log.info("stopping: removing devices, rules, routes, programs and maps")
         await asyncio.to_thread(self._datapath.cleanup)
-        await self._envoy.stop()
+        await self._proxies.stop()
         self._names.close()
         for path in (self._config.run_dir.state, self._config.run_dir.names):
             path.unlink(missing_ok=True)
-        self._config.run_dir.envoy_log.unlink(missing_ok=True)
 
     # Policy
 
@@ -311,11 +298,6 @@ class Node:
                 raise EffectFailed(f"cannot write {self._config.run_dir.state}: {error.strerror}") from error
             self._state = wanted
 
-    def _write_bootstrap(self) -> None:
-        files = self._config.run_dir
-        text = bootstrap.bootstrap(self._config.node_name, str(files.xds_socket), str(files.admin_socket))
-        files.envoy_bootstrap.write_text(text)
-
     # Kernel
 
     async def _follow_links(self, kernel: KernelPolicy, policy: PolicyLoop) -> None:
@@ -342,6 +324,7 @@ class Node:
         ring, server = self._observer.ring, self._hubble_server
         enforced = self._policy.enforced if self._policy else Enforced()
         first, last = self._config.proxy_ports
+        acks, nacks = self._proxies.answers
         return Health(
             version=self._version,
             revision=enforced.revision,
@@ -350,10 +333,10 @@ class Node:
             problems=len(self._policy.problems) if self._policy else 0,
             endpoints=len(enforced.node.endpoints),
             slots=Counter(slot.state for slot in enforced.node.slots),
-            xds_acks=self._ads.acks,
-            xds_nacks=self._ads.nacks,
-            envoy_restarts=self._envoy.restarts,
-            envoy_connected=self._ads.is_connected,
+            xds_acks=acks,
+            xds_nacks=nacks,
+            proxies={name: (facts.restarts, facts.connected) for name, facts in self._proxies.facts().items()},
+            proxy_counters=self._proxies.counters,
             ports_used=len(self._proxy_ports()),
             ports=last - first + 1,
             ring_held=len(ring),
@@ -383,15 +366,10 @@ class Node:
                 pending=policy.pending if policy else True,
                 problems=policy.problems if policy else [],
                 ports=self._proxy_ports(),
-                envoy=EnvoyFacts(self._envoy.pid, self._envoy.restarts, self._ads.is_connected),
+                proxies=self._proxies.facts(),
                 flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._events.lost),
             )
         )
-
-
-def _cluster(parser: L7Parser) -> str:
-    """As which the proxy of this parser asks."""
-    return next((name for name, judged in PARSERS.items() if judged is parser), bootstrap.NODE_CLUSTER)
 
 
 def _compiler_options(config: Config) -> CompilerOptions:

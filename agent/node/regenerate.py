@@ -20,7 +20,7 @@ from typing import Protocol
 
 from agent.node.meanwhile import InForce, after_restart, meanwhile
 from agent.node.ports import IsFree, Place, ProxyPorts, named_ports, places
-from agent.proxies.draining import DRAIN_SECONDS
+from agent.proxies.draining import REST_SECONDS
 from policies.compiling.slots import SlotBook, assign
 from policies.ir import DirectionPolicy, EndpointPolicy, NodePolicy, RuleSet, Slot, SlotState
 
@@ -244,7 +244,7 @@ class Regenerator:
             await self._kernel.reserve(places(told.node, self.ports))
         for slot in left:
             if slot.name not in self.ports:
-                self._resting.setdefault(slot.name, self._now() + DRAIN_SECONDS)
+                self._resting.setdefault(slot.name, self._now() + REST_SECONDS[slot.parser])
         return missing
 
     async def _publish(self, node: NodePolicy) -> Programmed:
@@ -263,10 +263,11 @@ class Regenerator:
         return replace(node, slots=tuple(slots))
 
     def _due(self, told: _Told, missing: frozenset[str]) -> float | None:
-        """When peers of a late slot will have waited long enough; at once if an answer has come since."""
-        if told.answer.missing - missing:
-            return 0.0
+        """When peers of a late slot will have waited long enough; at once if an answer has come since, or a slot need
+        not rest."""
         now = self._now()
+        if told.answer.missing - missing or any(until <= now for until in self._resting.values()):
+            return 0.0
         left = (self._late[name] + self._ack_timeout - now for name in told.answer.missing)
         return min((seconds for seconds in left if seconds > 0), default=None)
 

@@ -35,8 +35,8 @@ class Health:
     slots: Mapping[SlotState, int] = field(default_factory=dict)
     xds_acks: int = 0
     xds_nacks: int = 0
-    envoy_restarts: int = 0
-    envoy_connected: bool = False
+    proxies: Mapping[str, tuple[int, bool]] = field(default_factory=dict)  # restarts; whether it is connected
+    proxy_counters: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (proxy, what), of our own
     ports_used: int = 0
     ports: int = 0
     ring_held: int = 0
@@ -106,10 +106,34 @@ FAMILIES: Final = (
     HealthFamily(
         "deflector_envoy_restarts_total",
         "Times that Envoy had ended",
-        _one(lambda h: h.envoy_restarts),
+        _one(lambda h: h.proxies.get("envoy", (0, False))[0]),
         is_counter=True,
     ),
-    HealthFamily("deflector_envoy_connected", "1 if Envoy listens to us", _one(lambda h: h.envoy_connected)),
+    HealthFamily(
+        "deflector_envoy_connected",
+        "1 if Envoy listens to us",
+        _one(lambda h: h.proxies.get("envoy", (0, False))[1]),
+    ),
+    HealthFamily(
+        "deflector_proxy_restarts_total",
+        "Times that a proxy had ended",
+        lambda h: [((name,), restarts) for name, (restarts, _) in sorted(h.proxies.items())],
+        ("proxy",),
+        is_counter=True,
+    ),
+    HealthFamily(
+        "deflector_proxy_connected",
+        "1 if the proxy listens to us; our own are there while some slot needs them",
+        lambda h: [((name,), connected) for name, (_, connected) in sorted(h.proxies.items())],
+        ("proxy",),
+    ),
+    HealthFamily(
+        "deflector_proxy_events_total",
+        "What our own proxies have dropped, withheld or given up, by what it was",
+        lambda h: [(both, count) for both, count in sorted(h.proxy_counters.items())],
+        ("proxy", "what"),
+        is_counter=True,
+    ),
     HealthFamily("deflector_proxy_ports_used", "Proxy ports in use", _one(lambda h: h.ports_used)),
     HealthFamily("deflector_proxy_ports_free", "Proxy ports left", _one(lambda h: h.ports - h.ports_used)),
     HealthFamily("deflector_flow_ring_events", "Events in the ring", _one(lambda h: h.ring_held)),

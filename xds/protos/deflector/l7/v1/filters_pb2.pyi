@@ -107,3 +107,11 @@ class FqdnSelector(_message.Message):
     name: str
     pattern: str
     def __init__(self, name: _Optional[str] = ..., pattern: _Optional[str] = ...) -> None: ...
+
+class LastTold(_message.Message):
+    __slots__ = ("listeners", "dns_options")
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
+    DNS_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    listeners: _containers.RepeatedScalarFieldContainer[bytes]
+    dns_options: bytes
+    def __init__(self, listeners: _Optional[_Iterable[bytes]] = ..., dns_options: _Optional[bytes] = ...) -> None: ...

@@ -18,7 +18,7 @@ DROPPED: Verdict
 ERROR: Verdict
 
 class Batch(_message.Message):
-    __slots__ = ("dns", "kafka", "learned", "counters")
+    __slots__ = ("dns", "kafka", "learned", "counters", "proxy")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -30,11 +30,13 @@ class Batch(_message.Message):
     KAFKA_FIELD_NUMBER: _ClassVar[int]
     LEARNED_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    PROXY_FIELD_NUMBER: _ClassVar[int]
     dns: Records
     kafka: Records
     learned: _containers.RepeatedCompositeFieldContainer[Learned]
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, dns: _Optional[_Union[Records, _Mapping]] = ..., kafka: _Optional[_Union[Records, _Mapping]] = ..., learned: _Optional[_Iterable[_Union[Learned, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    proxy: str
+    def __init__(self, dns: _Optional[_Union[Records, _Mapping]] = ..., kafka: _Optional[_Union[Records, _Mapping]] = ..., learned: _Optional[_Iterable[_Union[Learned, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., proxy: _Optional[str] = ...) -> None: ...
 
 class Records(_message.Message):
     __slots__ = ("packed", "flows", "denials")

@@ -1,0 +1,238 @@
+"""What the DNS proxy tells the agent: records of queries and answers, and lessons about names.
+
+On the way of every query: a record costs some microseconds, most of them protobuf's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from agent.proxies.inside.outbox import Outbox
+from l7proxy.dns.answers import Learned
+from l7proxy.dns.judge import Decision, Reason
+from l7proxy.dns.lessons import Lesson, Lessons
+from l7proxy.dns.records import AccessRecord
+from policies.ir import FqdnSelector
+from policies.types import Protocol
+from xds.l7 import origins_of
+from xds.protos.deflector.l7.v1 import reports_pb2 as pb
+
+RECORDS_MAX: Final = 512  # in one batch
+LESSONS_MAX: Final = 1024  # likewise
+MENTIONS_MAX: Final = 8192  # lessons that nobody waits for, while the agent is away
+
+# Why something went wrong that policy allowed. Whatever else there is against a query is a denial.
+_ERRORS: Final = frozenset(
+    (Reason.UNREACHABLE, Reason.BAD_ANSWER, Reason.FOREIGN_ANSWER, Reason.HELD_TOO_LONG, Reason.NOT_OPENED)
+)
+
+
+class DnsReports:
+    """Satisfies l7proxy.dns's RecordSink and LearnedSink, and the stream's Source. `wake(urgent)` when there is
+    something to tell; `counted` gives the proxy's own counts."""
+
+    def __init__(self, wake: Callable[[bool], None]) -> None:
+        self._wake = wake
+        self._accesses = pb.DnsAccesses()
+        self._denials = 0
+        self._numbers: dict[
+            int, tuple[Decision, int, int]
+        ] = {}  # by id of a decision: it, its slot's and rule's places
+        self._slots: dict[str, int] = {}
+        self._outbox = Outbox(denials_of)
+        self._lessons = Lessons()
+        self._untold: list[Lesson] = []
+        self._waiting: dict[int, list[asyncio.Future[bool]]] = {}
+        self._clock = time.time() - time.monotonic()  # lessons are told in Unix time
+        self._counts: Counter[str] = Counter()
+        self._told_counts: dict[str, int] = {}
+        self.counted: Callable[[], dict[str, int]] = dict
+
+    def select(self, selectors: Iterable[FqdnSelector], *, targets: bool) -> None:
+        """Names whose addresses must be in force before anybody is told."""
+        self._lessons.select(selectors, targets=targets)
+
+    # --- what the proxy sees ---
+
+    def seen(self, record: AccessRecord) -> None:
+        """A query was judged, or an answer released or withheld."""
+        client, decision, questions, is_response, reason = record[:5]
+        if reason is Reason.TIMEOUT:  # not told as a flow (facts, hubble.md 5.2)
+            self._counts[reason] += 1
+            return
+        _, slot, rule = self._numbers.get(id(decision)) or self._number(decision)
+        access = self._accesses.accesses.add(
+            slot=slot,
+            client=client.pod,
+            client_port=client.pod_port,
+            server=client.server,
+            server_port=client.server_port,
+            tcp=client.protocol == Protocol.TCP,
+            query=questions[0].name if questions else "",
+            types=[question.qtype for question in questions],
+            rule=rule,
+        )
+        if is_response:
+            gist = record.gist
+            answer = access.answer
+            answer.rcode, answer.ttl = record.rcode, gist.ttl
+            answer.addresses.extend(gist.addresses)
+            answer.cnames.extend(gist.cnames)
+            answer.types.extend(record.rrtypes)
+        if reason is not None:
+            self._refused(access, reason)
+        accesses = len(self._accesses.accesses)
+        if accesses == 1:
+            self._wake(False)
+        elif accesses >= RECORDS_MAX:
+            self._pack()
+
+    def learned(self, pod: str, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
+        """An answer is about to be released; the future if it has to wait."""
+        now = time.monotonic()
+        waits: set[int] = set()
+        for one in names:
+            taken = self._lessons.take(pod, one, now)
+            if taken.is_full:
+                self._counts["answers withheld: too many lessons"] += 1
+                return _settled(False)
+            if taken.lesson is not None:
+                self._teach(taken.lesson, urgent=bool(taken.waits_for))
+            if taken.waits_for:
+                waits.add(taken.waits_for)
+        futures = [self._wait(number) for number in sorted(waits)]
+        return futures[0] if len(futures) == 1 else _all_of(futures) if futures else None
+
+    # --- what the stream asks ---
+
+    def batch(self) -> pb.Batch | None:
+        """The next batch; None if nothing waits."""
+        lessons, self._untold = self._untold[:LESSONS_MAX], self._untold[LESSONS_MAX:]
+        if self._accesses.accesses:
+            self._pack()
+        records = self._outbox.take()
+        counts = {**self._counts, **self.counted(), "records": self._outbox.lost}
+        if not lessons and records is None and counts == self._told_counts:
+            return None
+        batch = pb.Batch(dns=records, learned=map(self._told, lessons))
+        if counts != self._told_counts:
+            self._told_counts = counts
+            batch.counters.update(counts)
+        return batch
+
+    def answered(self, in_force: Sequence[int], cannot_be: Sequence[int]) -> None:
+        """What has become of lessons."""
+        for number in in_force:
+            self._lessons.in_force(number)
+            self._settle(number, True)
+        for number in cannot_be:
+            self._lessons.cannot_be(number)
+            self._settle(number, False)
+
+    def away(self) -> None:
+        """The agent is gone, or not there yet."""
+        self._lessons.away(time.monotonic())
+        self._untold = [lesson for lesson in self._untold if not lesson.number]
+        self._told_counts = {}
+
+    def back(self) -> None:
+        """An agent listens."""
+        self._clock = time.time() - time.monotonic()
+        mentions = [lesson for lesson in self._untold if not lesson.number]
+        self._untold = [*self._lessons.back(), *mentions]
+
+    # --- parts ---
+
+    def _teach(self, lesson: Lesson, *, urgent: bool) -> None:
+        if not lesson.number and len(self._untold) >= MENTIONS_MAX:
+            self._counts["names"] += 1
+            return
+        self._untold.append(lesson)
+        self._wake(urgent)
+
+    def _told(self, lesson: Lesson) -> pb.Learned:
+        learned = lesson.learned
+        return pb.Learned(
+            number=lesson.number,
+            pod=lesson.pod,
+            name=learned.name,
+            targets=learned.targets,
+            addresses=learned.addresses,
+            ttl=lesson.seconds,
+            at_ms=round((lesson.at + self._clock) * 1000),
+        )
+
+    def _wait(self, number: int) -> asyncio.Future[bool]:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(number, []).append(future)
+        return future
+
+    def _settle(self, number: int, outcome: bool) -> None:
+        for future in self._waiting.pop(number, ()):
+            if not future.done():
+                future.set_result(outcome)
+
+    def _refused(self, access: pb.DnsAccess, reason: Reason) -> None:
+        if reason is not Reason.NAME_DENIED:  # which rule came nearest, the agent finds out
+            access.reason = reason
+        if reason in _ERRORS:
+            access.verdict = pb.ERROR
+        else:
+            access.verdict = pb.DROPPED
+            self._denials += 1
+
+    def _number(self, decision: Decision) -> tuple[Decision, int, int]:
+        """Places of its slot and rule in the batch that is open."""
+        accesses, slot, rule = self._accesses, 0, 0
+        if decision.slot is not None:
+            name = decision.slot.name
+            slot = self._slots.get(name, 0)
+            if not slot:
+                accesses.slots.append(name)
+                slot = self._slots[name] = len(accesses.slots)
+        if decision.rule is not None:
+            accesses.rules.add(origins=origins_of(decision.rule.origins))
+            rule = len(accesses.rules)
+        self._numbers[id(decision)] = found = (decision, slot, rule)
+        return found
+
+    def _pack(self) -> None:
+        accesses, denials = self._accesses, self._denials
+        self._accesses, self._denials = pb.DnsAccesses(), 0
+        self._numbers, self._slots = {}, {}
+        packed = accesses.SerializeToString()
+        self._outbox.put(pb.Records(packed=packed, flows=len(accesses.accesses), denials=denials))
+        self._wake(False)
+
+
+def _all_of(futures: Sequence[asyncio.Future[bool]]) -> asyncio.Future[bool]:
+    """Whether all have come true; one that has not is enough."""
+    whole: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    left = len(futures)
+
+    def done(one: asyncio.Future[bool]) -> None:
+        nonlocal left
+        left -= 1
+        if not whole.done() and (not left or not one.result()):
+            whole.set_result(one.result())
+
+    for future in futures:
+        future.add_done_callback(done)
+    return whole
+
+
+def _settled(outcome: bool) -> asyncio.Future[bool]:
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    future.set_result(outcome)
+    return future
+
+
+def denials_of(packed: bytes) -> bytes:
+    """The same records, but for those that were forwarded."""
+    accesses = pb.DnsAccesses.FromString(packed)
+    denials = [one for one in accesses.accesses if one.verdict == pb.DROPPED]
+    return pb.DnsAccesses(slots=accesses.slots, rules=accesses.rules, accesses=denials).SerializeToString()

@@ -1,0 +1,114 @@
+"""What our own proxies tell the agent: the gRPC service on the agent's side. One stream for each process that tells.
+
+Records go to flows as they are, and are opened when somebody wants to read them; lessons go to who opens addresses, and
+what becomes of them goes back on the same stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+import grpc
+
+from agent.proxies.dns_flows import dns_records
+from flows.record import Parsed
+from xds.protos.deflector.l7.v1 import reports_pb2 as pb
+
+SERVICE: Final = "deflector.l7.v1.Reports"
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Answer: TypeAlias = Callable[[Sequence[int], Sequence[int]], None]
+
+
+class Flows(Protocol):
+    """Who takes records (flows.observer)."""
+
+    def packed(self, unpack: Callable[[], Sequence[Parsed]], flows: int, denials: int) -> None:
+        """`unpack` gives the records; what it raises as ValueError is counted as malformed."""
+
+
+Learn: TypeAlias = Callable[[Iterable[pb.Learned], Answer], None]
+
+
+def nobody_learns(lessons: Iterable[pb.Learned], answer: Answer) -> None:
+    """Where no addresses are opened by name, none has to be waited for."""
+    answer([one.number for one in lessons if one.number], [])
+
+
+class Reports:
+    """The service. `learn` takes lessons, and answers each that has a number, now or later."""
+
+    def __init__(self, flows: Flows, learn: Learn) -> None:
+        self._flows = flows
+        self._learn = learn
+        self._streams: dict[object, tuple[str, Mapping[str, int]]] = {}  # of each: who, and its counters
+        self._ended: Counter[tuple[str, str]] = Counter()  # counters of streams that have ended
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """To be registered on the server of xds.sock."""
+        method = grpc.stream_stream_rpc_method_handler(
+            self._report,
+            request_deserializer=pb.Batch.FromString,
+            response_serializer=pb.Answers.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Report": method})
+
+    @property
+    def counters(self) -> Mapping[tuple[str, str], int]:
+        """(proxy, what) -> how often, over all lives of the proxies that this agent has seen."""
+        whole = Counter(self._ended)
+        for proxy, counts in self._streams.values():
+            whole.update({(proxy, what): count for what, count in counts.items()})
+        return whole
+
+    async def _report(self, requests: Any, context: Context) -> None:
+        await context.send_initial_metadata(())  # whoever waits for an agent has found one
+        stream = _Stream(self._flows, self._learn)
+        self._streams[stream] = ("", {})
+        try:
+            async with asyncio.TaskGroup() as group:
+                answering = group.create_task(stream.answer(context))
+                while (batch := await context.read()) is not grpc.aio.EOF:
+                    stream.take(batch)
+                    self._streams[stream] = (stream.proxy, stream.counters)
+                answering.cancel()
+        finally:
+            proxy, counts = self._streams.pop(stream)
+            self._ended.update({(proxy, what): count for what, count in counts.items()})
+
+
+class _Stream:
+    """One process that tells."""
+
+    def __init__(self, flows: Flows, learn: Learn) -> None:
+        self._flows = flows
+        self._learn = learn
+        self._answers = pb.Answers()
+        self._due = asyncio.Event()
+        self.proxy = ""
+        self.counters: Mapping[str, int] = {}
+
+    def take(self, batch: pb.Batch) -> None:
+        self.proxy = batch.proxy or self.proxy
+        if batch.learned:  # somebody may wait for these
+            self._learn(batch.learned, self._answered)
+        if batch.HasField("dns"):
+            packed = batch.dns.packed
+            self._flows.packed(lambda: dns_records(packed), batch.dns.flows, batch.dns.denials)
+        if batch.counters:
+            self.counters = dict(batch.counters)
+
+    async def answer(self, context: Context) -> None:
+        """What has become of lessons, as it becomes known. Bounded by what the proxy holds open."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            answers, self._answers = self._answers, pb.Answers()
+            await context.write(answers)
+
+    def _answered(self, in_force: Sequence[int], cannot_be: Sequence[int]) -> None:
+        self._answers.in_force.extend(in_force)
+        self._answers.cannot_be.extend(cannot_be)
+        self._due.set()
