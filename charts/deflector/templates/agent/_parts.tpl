@@ -21,6 +21,10 @@
 {{- if .Values.policy.nodeSelectorLabels }}
 - --enable-node-selector-labels
 {{- end }}
+{{- with .Values.policy.identityLabels }}
+- {{ printf "--identity-labels=%s" (join " " .) | quote }}
+{{- end }}
+- --kafka-roles={{ .Values.policy.kafkaRoles }}
 - --hubble-address=:{{ .Values.hubble.port }}
 - --hubble-event-buffer-capacity={{ .Values.hubble.bufferCapacity }}
 {{- if .Values.hubble.tls.enabled }}
