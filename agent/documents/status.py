@@ -120,7 +120,7 @@ def _headlines(document: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         *_own_proxies(document["proxies"]),
         ("Hubble", True, f"{hubble['flows']}/{hubble['capacity']} flows, at {', '.join(hubble['addresses'])}"),
         *([("Metrics", True, f"at {document['metrics']}")] if document["metrics"] else []),
-        *([("Exporters", True, ", ".join(document["exporters"]))] if document["exporters"] else []),
+        *([_exporters(document)] if document["exporters"] else []),
     ]
 
 
@@ -131,6 +131,11 @@ def _own_proxies(proxies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, bo
         for name, proxy in proxies.items()
         if proxy["needed"] or proxy["pid"]
     ]
+
+
+def _exporters(document: Mapping[str, Any]) -> tuple[str, bool, str]:
+    failing = document["exporters_failing"]
+    return "Exporters", not failing, "; ".join((", ".join(document["exporters"]), *failing))
 
 
 def _endpoint_table(endpoints: list[Mapping[str, Any]]) -> Table:

@@ -28,12 +28,14 @@ class ProxyFacts:
 
 @dataclass(frozen=True, slots=True)
 class FlowFacts:
-    """Flows in the ring, its capacity, all there ever were; kernel events lost before they became flows."""
+    """Flows in the ring, its capacity, all there ever were; kernel events lost before they became flows; exporters that
+    can take none now, a line each."""
 
     held: int
     capacity: int
     seen: int
     events_lost: int
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def node_document(facts: NodeFacts) -> dict[str, Any]:
         },
         "metrics": config.observability.metrics_address or None,
         "exporters": _exporters(config.observability),
+        "exporters_failing": list(flows.troubles),
         "slots": [_slot(slot, facts.ports.get(slot.name)) for slot in enforced.node.slots],
         "endpoints": [_endpoint(endpoint, enforced.node) for endpoint in enforced.node.endpoints],
     }

@@ -358,6 +358,7 @@ class Node:
 
     def _document(self) -> dict[str, Any]:
         ring, policy = self._observer.ring, self._policy
+        held = (len(ring), ring.capacity, ring.flows_seen, self._events.lost)
         return node_document(
             NodeFacts(
                 config=self._config,
@@ -367,7 +368,7 @@ class Node:
                 problems=policy.problems if policy else [],
                 ports=self._proxy_ports(),
                 proxies=self._proxies.facts(),
-                flows=FlowFacts(len(ring), ring.capacity, ring.flows_seen, self._events.lost),
+                flows=FlowFacts(*held, tuple(self._observability.troubles)),
             )
         )
 

@@ -79,6 +79,11 @@ class Observability:
         """The port of the page, if there is one."""
         return self._server.port if self._server is not None else None
 
+    @property
+    def troubles(self) -> list[str]:
+        """A line for each exporter or collector that takes nothing now."""
+        return [*self._exporters.troubles, *([self._otlp.trouble] if self._otlp and self._otlp.trouble else [])]
+
     def _make_server(self) -> MetricsServer | None:
         address = self._config.metrics_address
         return MetricsServer(address, self.registry, self._config.openmetrics) if address else None

@@ -94,6 +94,11 @@ class Exporters(Collector):
         task.cancel()
         await asyncio.to_thread(writer.stop)
 
+    @property
+    def troubles(self) -> list[str]:
+        """A line for each that cannot write now."""
+        return [writer.trouble for _, (writer, _) in sorted(self._running.items()) if writer.trouble]
+
     def collect(self) -> Iterator[Metric]:
         """Hubble's metrics of dynamic exporters, and what became of the events of each."""
         running = {name: writer for name, (writer, _) in sorted(dict(self._running).items())}
@@ -103,7 +108,7 @@ class Exporters(Collector):
         total.add_metric(["active"], ended.count(False))
         total.add_metric(["inactive"], ended.count(True))
         for name, writer in running.items():
-            up.add_metric([name], 0 if writer.has_ended else 1)
+            up.add_metric([name], 0 if writer.has_ended or writer.trouble else 1)
         yield total
         yield up
         changes = CounterMetricFamily("hubble_dynamic_exporter_reconfigurations", "Changes of exporters", labels=["op"])

@@ -108,8 +108,14 @@ class OtlpExporter(Collector):
         self._queue: deque[bytes] = deque()
         self._changed = threading.Condition(self.counts.lock)
         self._stop_at: float | None = None  # time.monotonic() when it must have ended
-        self._is_up = True
+        self._trouble = ""
+        self._unsent = 0  # events of the batch that is being sent
         self._thread = threading.Thread(target=self._run, name="export otlp", daemon=True)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the collector from taking flows; empty if nothing does."""
+        return self._trouble
 
     def start(self) -> None:
         """Send from now on."""
@@ -140,6 +146,7 @@ class OtlpExporter(Collector):
             if outcome is None and self._wait(pause * random.uniform(0.8, 1.2)):
                 with self._changed:
                     self._queue.extendleft(reversed(batch))
+                    self._unsent = 0
                 pause = min(pause * 2, RETRY_MAX)
             elif outcome is None:
                 self._count("failed", len(batch))
@@ -160,6 +167,7 @@ class OtlpExporter(Collector):
             while self._queue and len(batch) < BATCH_EVENTS and size < BATCH_BYTES:
                 batch.append(self._queue.popleft())
                 size += len(batch[-1])
+            self._unsent = len(batch)
             return batch
 
     def _wait(self, seconds: float) -> bool:
@@ -186,16 +194,18 @@ class OtlpExporter(Collector):
         refused = min(len(batch), rejected(answer))
         self._count("rejected", refused)
         self._count("sent", len(batch) - refused)
-        self._is_up = True
+        self._trouble = ""
         return True
 
     def _fail(self, error: grpc.RpcError) -> None:
-        if self._is_up:
-            self._complain(f"collector {self.spec.endpoint}: {error.code().name}: {error.details()}; trying again")
-        self._is_up = False
+        was_up = not self._trouble
+        self._trouble = f"collector {self.spec.endpoint}: {error.code().name}: {error.details()}"
+        if was_up:
+            self._complain(f"{self._trouble}; trying again")
 
     def _count(self, outcome: str, events: int) -> None:
         with self.counts.lock:
+            self._unsent = max(0, self._unsent - events)
             setattr(self.counts, outcome, getattr(self.counts, outcome) + events)
 
     def collect(self) -> Iterator[Metric]:
@@ -207,6 +217,6 @@ class OtlpExporter(Collector):
             events.add_metric([outcome], getattr(self.counts, outcome))
         yield events
         yield GaugeMetricFamily(
-            "deflector_otlp_queue_events", "Events that wait for the collector", value=len(self._queue)
+            "deflector_otlp_queue_events", "Events that wait for the collector", value=len(self._queue) + self._unsent
         )
-        yield GaugeMetricFamily("deflector_otlp_up", "1 if the collector took the last batch", value=self._is_up)
+        yield GaugeMetricFamily("deflector_otlp_up", "1 if the collector took the last batch", value=not self._trouble)

@@ -69,9 +69,15 @@ class Writer:
         self._stopping = threading.Event()
         self._sink: Sink | None = None
         self._retry_at, self._retry_after = 0.0, RETRY_FIRST
+        self._trouble = ""
         self._aggregator = Aggregator(spec.aggregate) if spec.aggregates else None
         self._flush_at = monotonic() + spec.interval
         self._thread = threading.Thread(target=self._run, name=f"export {spec.name}", daemon=True)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps it from writing now; empty if nothing does."""
+        return self._trouble
 
     @property
     def has_ended(self) -> bool:
@@ -157,15 +163,13 @@ class Writer:
         except OSError as error:
             self._fail(error)
             return "failed"
-        self._retry_after = RETRY_FIRST
+        self._retry_after, self._trouble = RETRY_FIRST, ""
         return "written"
 
     def _fail(self, error: OSError) -> None:
+        self._trouble = f"exporter {self.spec.name}: {self.spec.file.path}: {error.strerror or error}"
         if self._retry_after == RETRY_FIRST:
-            reason = error.strerror or str(error)
-            self._complain(
-                f"exporter {self.spec.name}: {self.spec.file.path}: {reason}; what comes meanwhile is dropped"
-            )
+            self._complain(f"{self._trouble}; what comes meanwhile is dropped")
         if self._sink is not None:
             self._sink.close()
             self._sink = None

@@ -183,9 +183,15 @@ def test_a_collector_that_was_dead_gets_what_waited() -> None:
     with exporting(OtlpSpec(f"127.0.0.1:{port}", insecure=True), complaints) as exporter:
         exporter.offer([RESPONSE] * 3)
         until(lambda: bool(complaints))
+        assert complaints == [f"{exporter.trouble}; trying again"]
         exporter.offer([RESPONSE])
+        registry = CollectorRegistry()
+        registry.register(exporter)
+        until(lambda: registry.get_sample_value("deflector_otlp_queue_events") == 4)
         with serving(collector, port):
             until(lambda: len(collector.records) == 4)
+            until(lambda: exporter.trouble == "")
+            until(lambda: registry.get_sample_value("deflector_otlp_queue_events") == 0)
         assert complaints[0].startswith(f"collector 127.0.0.1:{port}: UNAVAILABLE: ")
         assert len(complaints) == 1
 
@@ -223,7 +229,7 @@ def test_what_a_full_collector_refuses_is_tried_again() -> None:
     collector.refuse = grpc.StatusCode.RESOURCE_EXHAUSTED
     with serving(collector) as endpoint, exporting(OtlpSpec(endpoint, insecure=True)) as exporter:
         exporter.offer([RESPONSE] * 2)
-        until(lambda: not exporter._is_up)
+        until(lambda: bool(exporter.trouble))
         collector.refuse = None
         until(lambda: exporter.counts.sent == 2)
 
@@ -247,7 +253,7 @@ def test_an_end_does_not_wait_for_the_dead(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(otlp, "RETRY_FIRST", 60.0)
     with exporting(OtlpSpec("127.0.0.1:1", insecure=True)) as exporter:
         exporter.offer([RESPONSE])
-        until(lambda: not exporter._is_up)
+        until(lambda: bool(exporter.trouble))
         begun = time.monotonic()
         exporter.stop()
         assert time.monotonic() - begun < otlp.FAREWELL

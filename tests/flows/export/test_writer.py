@@ -95,11 +95,13 @@ def test_a_full_disk_is_told_once_and_writing_goes_on_when_there_is_room() -> No
     writer.offer([response()])
     writer.offer([response()])
     wait_for(lambda: writer.counts.failed == 2)
-    assert complaints == ["exporter test: nowhere: No space left on device; what comes meanwhile is dropped"]
+    assert writer.trouble == "exporter test: nowhere: No space left on device"
+    assert complaints == [f"{writer.trouble}; what comes meanwhile is dropped"]
     tape.broken, now[0] = False, 2.0
     writer.offer([response()])
     writer.stop()
     assert len(tape.lines) == writer.counts.written == 1
+    assert writer.trouble == ""
     assert accounted(writer)
 
 
