@@ -44,13 +44,22 @@ NODES: Final = Resource("", "v1", "Node", "nodes", namespaced=False)
 PODS: Final = Resource("", "v1", "Pod", "pods")
 SECRETS: Final = Resource("", "v1", "Secret", "secrets")
 SERVICES: Final = Resource("", "v1", "Service", "services")
-EVENTS: Final = Resource("", "v1", "Event", "events")
+EVENTS: Final = Resource("events.k8s.io", "v1", "Event", "events")
+DAEMON_SETS: Final = Resource("apps", "v1", "DaemonSet", "daemonsets")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 NETWORK_POLICIES: Final = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "Lease", "leases")
 CRDS: Final = Resource(
     "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )
+WEBHOOKS: Final = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    namespaced=False,
+)
+DEFLECTOR_NODES: Final = Resource("deflector.io", "v1alpha1", "DeflectorNode", "deflectornodes", namespaced=False)
 CILIUM_POLICIES: Final = Resource(CILIUM, "v2", "CiliumNetworkPolicy", "ciliumnetworkpolicies")
 CILIUM_CLUSTER_POLICIES: Final = Resource(
     CILIUM, "v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies", namespaced=False

@@ -138,6 +138,14 @@ class ApiServerFake:
         for queue in self._watchers:
             queue.put_nowait(None)
 
+    async def go_away(self) -> None:
+        """Close the port, and cut every connection. `open` is the way back."""
+        for site in tuple(self.runner.sites):
+            await site.stop()
+        for connection in tuple(self.runner.server.connections if self.runner.server is not None else ()):
+            if connection.transport is not None:
+                connection.transport.abort()
+
     @property
     def watching(self) -> int:
         return len(self._watchers)
@@ -156,16 +164,19 @@ class ApiServerFake:
         """Answer on a port of the loopback interface."""
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
-        await site.start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await self.open(port)
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
         try:
             yield self
         finally:
             self.cut_watches()
-            await runner.cleanup()
+            await self.runner.cleanup()
+
+    async def open(self, port: int) -> None:
+        """Answer on this port of the loopback interface (any, if 0)."""
+        await web.TCPSite(self.runner, "127.0.0.1", port, reuse_address=True).start()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self.faults.slow:
