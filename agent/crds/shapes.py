@@ -87,16 +87,23 @@ class Version:
 
 
 def definition(
-    kind: str, plural: str, short: Sequence[str], scope: str, versions: Sequence[Version], also: Sequence[str] = ()
+    kind: str,
+    plural: str,
+    short: Sequence[str],
+    scope: str,
+    versions: Sequence[Version],
+    also: Sequence[str] = (),
+    *,
+    group: str = "cilium.io",
 ) -> Mapping[str, Any]:
-    """The spec of a definition in group cilium.io; the first version is stored. `also`: more categories."""
+    """The spec of a definition; the first version is stored. `also`: more categories."""
     names = {
         "kind": kind,
         "listKind": f"{kind}List",
         "plural": plural,
         "singular": kind.lower(),
         "shortNames": list(short),
-        "categories": ["cilium", *also],
+        "categories": [group.partition(".")[0], *also],
     }
     made = [version.schema(stored=version is versions[0]) for version in versions]
-    return {"group": "cilium.io", "names": names, "scope": scope, "versions": made}
+    return {"group": group, "names": names, "scope": scope, "versions": made}
