@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
     "dns-proxy": ("agent.cli.own_proxy", "dns_proxy", "Judge DNS queries, as an agent tells (started by it)."),
     "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
+    "fqdn": ("agent.cli.fqdn", "fqdn", "List the names that pods have learned, and their addresses."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
     "policy": ("agent.cli.policy", "policy", "Explain, show and lint policies."),
     "relay": ("agent.cli.relay", "relay", "Merge the flows of many nodes into one Hubble API."),

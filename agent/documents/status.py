@@ -2,7 +2,8 @@
 
 The service is `deflector.Agent/Status`, nothing -> the JSON text, so that it needs no schema of its own. Asking is what
 scripts do in a loop: neither protobuf nor rich is imported for it. `Policy` takes NAMESPACE/POD and gives what is in
-force there (agent.documents.policy_document), `Usage` says which rules are used (agent.usage.document).
+force there (agent.documents.policy_document), `Usage` says which rules are used (agent.usage.document), `Names` what
+was learned of names (agent.names.document).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ SERVICE = "deflector.Agent"
 METHOD = f"/{SERVICE}/Status"
 POLICY_METHOD = f"/{SERVICE}/Policy"
 USAGE_METHOD = f"/{SERVICE}/Usage"
+NAMES_METHOD = f"/{SERVICE}/Names"
 TIMEOUT = 5.0  # seconds that a client waits for the answer
 ANSWER_MAX = 64 << 20  # bytes: a hundred thousand rules
 
@@ -32,9 +34,10 @@ def agent_handler(
     document: Callable[[], Mapping[str, Any]],
     policy: Callable[[str, str], Mapping[str, Any] | None],
     usage: Callable[[], Awaitable[Mapping[str, Any]]],
+    names: Callable[[], Awaitable[Mapping[str, Any]]],
 ) -> grpc.GenericRpcHandler:
     """The gRPC handler that answers with the documents of the moment; `policy` has one for each pod of this node,
-    `usage` is about its rules."""
+    `usage` is about its rules, `names` about what its pods have learned of names."""
 
     async def status(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
         return json.dumps(document()).encode()
@@ -50,8 +53,11 @@ def agent_handler(
     async def usage_of(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
         return json.dumps(await usage()).encode()
 
+    async def names_of(_request: bytes, _context: grpc.aio.ServicerContext) -> bytes:
+        return json.dumps(await names()).encode()
+
     unary = grpc.unary_unary_rpc_method_handler  # bytes in, bytes out
-    answers = {"Status": unary(status), "Policy": unary(policy_of), "Usage": unary(usage_of)}
+    answers = {"Status": unary(status), "Policy": unary(policy_of), "Usage": unary(usage_of), "Names": unary(names_of)}
     return grpc.method_handlers_generic_handler(SERVICE, answers)
 
 
@@ -68,6 +74,11 @@ def fetch_policy(socket: Path, namespace: str, name: str) -> dict[str, Any]:
 def fetch_usage(socket: Path) -> dict[str, Any]:
     """How often the rules of the agent behind this socket were used. Raises EnvironmentProblem if none answers."""
     return _ask(socket, USAGE_METHOD, b"")
+
+
+def fetch_names(socket: Path) -> dict[str, Any]:
+    """The names that pods of the agent behind this socket have learned. Raises EnvironmentProblem if none answers."""
+    return _ask(socket, NAMES_METHOD, b"")
 
 
 def _ask(socket: Path, method: str, request: bytes) -> dict[str, Any]:
@@ -118,10 +129,20 @@ def _headlines(document: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
         ("Kernel", kernel["loaded"], f"{len(document['endpoints'])} endpoints attached{lost}"),
         ("Envoy", envoy["connected"], f"process {envoy['pid'] or '-'}, {envoy['restarts']} restarts"),
         *_own_proxies(document["proxies"]),
+        *_names(document["names"]),
         ("Hubble", True, f"{hubble['flows']}/{hubble['capacity']} flows, at {', '.join(hubble['addresses'])}"),
         *([("Metrics", True, f"at {document['metrics']}")] if document["metrics"] else []),
         *([_exporters(document)] if document["exporters"] else []),
     ]
+
+
+def _names(names: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
+    """Where any matter, or have mattered."""
+    if not names or not (names["held"] or names["learned"]):
+        return []
+    refused = f", {names['refused']:,} withheld" if names["refused"] else ""
+    words = f"{names['held']:,} addresses, {names['waiting']:,} on the way{refused}"
+    return [("Names", not names["refused"], words)]
 
 
 def _own_proxies(proxies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, bool, str]]:

@@ -125,6 +125,11 @@ class NameBook:
         """Whoever has learned something."""
         return self._held.keys()
 
+    def held(self, name: str, address: bytes) -> list[Holding]:
+        """Who has learned the address for the name, and until when."""
+        lives = self._names.get(name, {}).get(address, {})
+        return [Holding(endpoint, name, address, life.expires, life.alive) for endpoint, life in lives.items()]
+
     def holdings(self) -> Iterator[Holding]:
         """Everything, sorted: for lists, and for the snapshot of the journal."""
         for name in sorted(self._names):

@@ -33,7 +33,7 @@ class Collecting:
         """Close what may be closed now."""
         names, at = self._learning.names, self._now()
         book, due = names.book, []
-        for piece in _pieces(book.names()):
+        for piece in pieces(book.names()):
             due += [name for name in piece if book.has_expired(name, at - names.options.rest.linger)]
             await asyncio.sleep(0)
         if due:
@@ -43,13 +43,14 @@ class Collecting:
             except OSError as error:
                 log.warning("nothing is known of connections, so all names stay: %s", error)
                 return
-            for piece in _pieces(due):
+            for piece in pieces(due):
                 self._learning.close(*names.collect(piece, Sweep(at, alive)))
                 await asyncio.sleep(0)
-        for piece in _pieces(names.overheard.names()):
+        for piece in pieces(names.overheard.names()):
             names.overheard.collect(piece, Sweep(at, {}), OVERHEARD_REST, Sharing.NODE)
             await asyncio.sleep(0)
 
 
-def _pieces(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def pieces(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Of a size between which others have their turn."""
     return (items[at : at + PIECE] for at in range(0, len(items), PIECE))

@@ -11,16 +11,19 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from agent.names.collecting import PERIOD, Collecting, Connected
+from agent.names.collecting import PERIOD, Collecting, Connected, pieces
+from agent.names.document import Around, Lister, summary
 from agent.names.journal_file import JournalFile
 from agent.names.learning import Answer, Clocks, Layer, Learning, Told
 from agent.names.names import NameOptions, Names
 from policies.compiling.fqdns import FqdnBook
 from policies.ir import NodePolicy
+from policies.objects import ObjectKey
+from policies.rules import Policy
 
 CLOCKS: Final = Clocks(time.time, time.monotonic)
 EARLY_MAX: Final = 50_000  # lessons that wait for the first policy; a lesson is some 500 bytes
@@ -108,6 +111,26 @@ class NameKeeping:
         else:
             log.warning("%d learned names are withheld: more come than a starting node takes", len(told))
             answer([], [one.number for one in told if one.number])
+
+    # --- people ---
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """How many names there are, and what became of what proxies told."""
+        if self._learning is None:
+            return {}
+        return summary(self.names, self._learning)
+
+    async def document(self, node: NodePolicy, policies: Mapping[ObjectKey, Policy]) -> Mapping[str, Any]:
+        """Every name (agent.names.document), made in pieces, while queries go on."""
+        around = Around(node.endpoints, policies, self.learning.identity, CLOCKS.now())
+        lister = Lister(self.names, around)
+        found = []
+        for book in (self.names.book, self.names.overheard):
+            for piece in pieces(sorted(book.names())):
+                found += lister.rows(book, piece)
+                await asyncio.sleep(0)
+        return {"names": sorted(found, key=lambda row: row["name"]), "summary": dict(self.summary)}
 
     # --- flows ---
 

@@ -291,6 +291,11 @@ class Learning:
         """The endpoint of this node with an address."""
         return self._endpoints.get(address)
 
+    def latency(self) -> tuple[float, float]:
+        """Seconds from a lesson to its addresses in force, lately: median and 99th percentile; 0 if there were none."""
+        known = sorted(self.latencies)
+        return (known[len(known) // 2], known[len(known) * 99 // 100]) if known else (0.0, 0.0)
+
     def identity(self, address: bytes) -> int | None:
         """The identity of an address of names, as it is in the kernel or about to be."""
         return self._fqdns.number_of(host_prefix(address))

@@ -127,10 +127,6 @@ class Names:
         """Of the selectors that one of the address's names has."""
         return self._keys.get(address, NO_KEYS)
 
-    def keys_of(self, holding: Holding) -> Keys:
-        """Of the selectors that open this."""
-        return self._keys_of(holding.name, (holding.endpoint,))
-
     def mark(self, addresses: Iterable[bytes]) -> None:
         """The next `drain` has these."""
         self._dirty.update(addresses)
@@ -138,6 +134,10 @@ class Names:
     def matters(self, name: str) -> bool:
         """Whether some selector selects the name."""
         return bool(self._table.of(name))
+
+    def selectors(self, name: str) -> Keys:
+        """Keys of the selectors that select the name."""
+        return self._table.of(name)
 
     def names_of(self, address: bytes, endpoint: int) -> tuple[str, ...]:
         """The names under which an endpoint knows an address, sorted."""

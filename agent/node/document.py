@@ -50,6 +50,7 @@ class NodeFacts:
     ports: Mapping[str, int]
     proxies: Mapping[str, ProxyFacts]
     flows: FlowFacts
+    names: Mapping[str, Any]
 
 
 def node_document(facts: NodeFacts) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def node_document(facts: NodeFacts) -> dict[str, Any]:
         },
         "problems": list(facts.problems),
         "envoy": {"pid": envoy.pid, "restarts": envoy.restarts, "connected": envoy.connected},
+        "names": dict(facts.names),
         "proxies": {name: asdict(proxy) for name, proxy in facts.proxies.items() if name != "envoy"},
         "kernel": {"loaded": True, "events_lost": flows.events_lost},
         "hubble": {

@@ -170,7 +170,9 @@ class Node:
         AccessLogService(self._observer.access_log).register(proxies)
         proxies.add_insecure_port(f"unix://{files.xds_socket}")
         agent = grpc.aio.server()
-        agent.add_generic_rpc_handlers((agent_handler(self._document, self._policy_document, self._usage.document),))
+        agent.add_generic_rpc_handlers(
+            (agent_handler(self._document, self._policy_document, self._usage.document, self._names_document),)
+        )
         agent.add_insecure_port(f"unix://{files.agent_socket}")
         servers = (hubble, proxies, agent)
         try:
@@ -343,6 +345,12 @@ class Node:
             ring_capacity=ring.capacity,
             flows=self._observer.account(),
             flows_read=sum(self._observer.reader_accounts(), ReaderAccount()),
+    async def _names_document(self) -> Mapping[str, Any]:
+        """What pods of this node have learned of names."""
+        return await self._names.document(
+            self._policy.enforced.node if self._policy else NodePolicy(0), self._view.policies
+        )
+
             log_entries_malformed=self._observer.malformed,
             kernel_events=self._events.untold(),
             readers=self._observer.readers,
@@ -392,6 +400,7 @@ def _dns_settings(names: NamesConfig) -> DnsSettings:
 
 def _datapath_options(config: Config) -> DatapathOptions:
     return DatapathOptions(bpffs=config.bpffs, run_dir=config.run_dir.root)
+                names=self._names.summary,
 
 
 def _in_one_line(error: Exception, folder: Path) -> str:

@@ -130,7 +130,7 @@ async def test_a_running_node_answers_the_same(folder: Path, tmp_path_factory: p
     async def usage() -> dict[str, object]:
         return {}
 
-    server.add_generic_rpc_handlers((agent_handler(dict, of_pod, usage),))
+    server.add_generic_rpc_handlers((agent_handler(dict, of_pod, usage, usage),))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     try:

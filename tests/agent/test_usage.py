@@ -205,7 +205,7 @@ async def test_the_command_lists_what_is_unused(tmp_path: Path) -> None:
     async def document() -> dict[str, Any]:
         return story.document
 
-    server.add_generic_rpc_handlers((agent_handler(dict, lambda namespace, name: None, document),))
+    server.add_generic_rpc_handlers((agent_handler(dict, lambda namespace, name: None, document, document),))
     server.add_insecure_port(f"unix:{socket}")
     await server.start()
     try:
