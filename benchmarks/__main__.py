@@ -21,9 +21,11 @@ from rich.console import Console
 
 from benchmarks import compile as compiling
 from benchmarks import (
+    dns,
     enforcement,
     flow_flood,
     intake,
+    kafka,
     memory,
     observe_last,
     packets,
@@ -46,11 +48,13 @@ BENCHMARKS: dict[str, Callable[[Stage], dict[str, float]]] = {
     "flow_flood": flow_flood.measure,
     "observe_last": observe_last.measure,
     "compile": compiling.measure,
+    "kafka": kafka.measure,
     "memory": memory.measure,
     "enforcement": enforcement.measure,
     "visibility": visibility.measure,
     "throughput": throughput.measure,
     "packets": packets.measure,
+    "dns": dns.measure,
     "restart": restart.measure,
     "rules": rules.measure,
 }

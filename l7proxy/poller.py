@@ -12,6 +12,7 @@ from typing import Final
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
+ERROR: Final = select.EPOLLERR  # due whether or not it is waited for
 EVENTS_PER_TURN: Final = 256  # then whatever else the loop has to do gets its turn
 
 Handler = Callable[[int], None]

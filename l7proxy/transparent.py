@@ -94,18 +94,20 @@ def listener(
     return made
 
 
-def upstream(pod: str, server: tuple[str, int], protocol: Protocol, *, mark: int) -> socket.socket:
+def upstream(
+    pod: str, server: tuple[str, int], protocol: Protocol, *, mark: int, patience: int = UPSTREAM_TIMEOUT
+) -> socket.socket:
     """A socket from the pod's own address, at a port that the kernel draws, connected (or connecting) to the server.
 
-    Connected, a UDP socket takes the server's packets only, and hears of a server that is not there. OSError where that
-    fails at once.
+    Connected, a UDP socket takes the server's packets only, and hears of a server that is not there. `patience`: of
+    TCP, in milliseconds without a sign of life; 0 for the kernel's own. OSError where it fails at once.
     """
     made = _socket(family_of(pod), protocol, mark)
     try:
         if protocol is Protocol.TCP:
             made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UPSTREAM_TIMEOUT)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, patience)
         made.bind((pod, 0))
         failed = made.connect_ex(server)
         if failed not in (0, errno.EINPROGRESS):

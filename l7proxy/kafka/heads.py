@@ -82,6 +82,5 @@ def decode(key: int, version: int, frame: memoryview, at: int) -> tuple[Message,
     if schema.is_flexible(key, version):
         read(_NO_TAGS, cursor)
     begins = cursor.at
-    message = read(schema.request(key, version), cursor)
-    cursor.finish()
+    message = read(schema.request(key, version), cursor)  # what comes after it, brokers do not mind
     return message, begins

@@ -123,6 +123,8 @@ class Scan:
     """One message of known size. `feed` it; what is wanted collects in `found`. WireError: it is no such message.
 
     `halt`: go no further than the first array that is wanted; then `place` is where its count stands in the message.
+    What comes after the last field is nobody's: peers do not mind it, and there are some that send more (librdkafka,
+    when it asks for all topics).
     """
 
     def __init__(self, followed: Plan, size: int, *, halt: bool = False) -> None:
@@ -166,17 +168,13 @@ class Scan:
         """What remains of the piece is kept, if the message can go on with it."""
         rest = cursor.end - cursor.at
         self._base += cursor.at
-        if self.place is not None:
+        if self.place is not None or self.is_over:
             return
-        if self._unseen == 0 and (rest or self._levels or self._skip):
-            raise WireError("message is longer than its fields" if self.is_over else "message ends within a field")
-        if self.is_over:
-            if rest or self._unseen:
-                raise WireError("message is longer than its fields")
-        elif rest:
-            if rest > FIELD_MAX:
-                raise WireError("field is too long")
-            self._tail = bytes(cursor.view[cursor.at :])
+        if self._unseen == 0:
+            raise WireError("message ends within a field")
+        if rest > FIELD_MAX:
+            raise WireError("field is too long")
+        self._tail = bytes(cursor.view[cursor.at :])
 
     def _follow(self, cursor: Cursor) -> None:
         """Step by step, to the end of the piece or message. Short: the step at hand is not there as a whole."""

@@ -9,7 +9,7 @@ from typing import Final
 from l7proxy.kafka import schema
 from l7proxy.kafka.answers import Rewrite, Treatment, Watch
 from l7proxy.kafka.apis import API_VERSIONS, FETCH, METADATA, SASL_HANDSHAKE, Code
-from l7proxy.kafka.codec import Message, decode, encode, read
+from l7proxy.kafka.codec import Message, encode, read
 from l7proxy.kafka.knowledge import Knowledge
 from l7proxy.kafka.refusals import CodeOf, frame, has_tags
 from l7proxy.kafka.scan import Found, Plan, plan
@@ -27,29 +27,32 @@ _TOPICS: Final = ("topics.error_code", "topics.name", "topics.topic_id")
 
 
 def rewrite(key: int, version: int, change: Callable[[Message], None]) -> Rewrite:
-    """Decode the answer, change it, and write it again."""
+    """Decode the answer, change it, and write it again. What comes after its last field stays, as clients do not mind:
+    there are brokers that send more."""
 
     def made(content: memoryview) -> bytes:
         cursor = Cursor(content, _CORRELATION)
         if has_tags(key, version):
             read(_NO_TAGS, cursor)
-        message = decode(schema.response(key, version), content[cursor.at :])
+        message = read(schema.response(key, version), cursor)
         change(message)
         (correlation,) = INT32.unpack_from(content)
-        return frame(key, version, correlation, message)[INT32.size :]
+        return frame(key, version, correlation, message)[INT32.size :] + content[cursor.at :]
 
     return Rewrite(made)
 
 
 def narrowed(version: int) -> Rewrite:
     """ApiVersions without what could not be judged: APIs that are not known, and newer versions. A broker that does not
-    know the version of the request answers in version 0 (KIP-511)."""
+    know the version of the request says so in its own way (KIP-511; librdkafka's mock in yet another), and the client
+    asks again: that passes as it is."""
+    made = rewrite(API_VERSIONS, version, _narrow).made
 
-    def made(content: memoryview) -> bytes:
-        is_old = content[_CORRELATION : _CORRELATION + INT16.size] == INT16.pack(Code.UNSUPPORTED_VERSION)
-        return rewrite(API_VERSIONS, 0 if is_old else version, _narrow).made(content)
+    def narrow(content: memoryview) -> bytes:
+        error = content[_CORRELATION : _CORRELATION + INT16.size]
+        return bytes(content) if error == INT16.pack(Code.UNSUPPORTED_VERSION) else made(content)
 
-    return Rewrite(made)
+    return Rewrite(narrow)
 
 
 def _narrow(message: Message) -> None:
