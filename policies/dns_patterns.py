@@ -46,6 +46,32 @@ def is_everything(pattern: str) -> bool:
     return _EVERYTHING.fullmatch(pattern.strip()) is not None
 
 
+def covers(broad: str, narrow: str) -> bool:
+    """Whether every name that is selected by `narrow`, a pattern or a name, is selected by the pattern `broad`: in a
+    DNS rule, and as far as labels are compared one by one. "Yes" is sure."""
+    if broad == "*":
+        return True
+    if narrow == "*":
+        return False
+    wide, slim = canonical(broad)[:-1].split("."), canonical(narrow)[:-1].split(".")
+    if _is_deep(wide):
+        rest = wide[1:]
+        return len(slim) > len(rest) and all(map(_label_covers, rest, slim[len(slim) - len(rest) :]))
+    return not _is_deep(slim) and len(wide) == len(slim) and all(map(_label_covers, wide, slim))
+
+
+def _label_covers(broad: str, narrow: str) -> bool:
+    """`*` and its likes are any label; other globs are held against labels without stars."""
+    if broad == narrow or not broad.strip("*"):
+        return True
+    return "*" in broad and "*" not in narrow and _fits(tuple(_STARS.split(broad)), narrow)
+
+
+def _is_deep(labels: list[str]) -> bool:
+    """Whether the first stands for one or more."""
+    return len(labels) > 1 and labels[0].startswith("**") and not labels[0].strip("*")
+
+
 def regex_of(pattern: str, dialect: Dialect) -> str:
     """The anchored regular expression of a pattern, as the facts have it."""
     if is_everything(pattern):
@@ -125,7 +151,7 @@ class NameSet:
             return
         self._patterned = True
         labels = text[:-1].split(".")
-        deep = len(labels) > 1 and labels[0].startswith("**") and not labels[0].strip("*")
+        deep = _is_deep(labels)
         node = self._root
         for label in reversed(labels[1:] if deep else labels):
             node = node.child(label)

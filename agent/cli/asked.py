@@ -28,7 +28,9 @@ _OPTIONS: Final = (
     click.option("--kafka-api", metavar="API", help="Ask for a Kafka request: produce, fetch ...  [default: produce]"),
     click.option("--kafka-topic", "topics", multiple=True, help="... of this topic; may be repeated."),
     click.option("--kafka-client-id", help="... by a client that calls itself so."),
-    click.option("--kafka-version", type=click.IntRange(0, 32767), help="... of this version of the API."),
+    click.option(
+        "--kafka-version", type=click.IntRange(0, 32767), help="... of this version.  [default: the latest known]"
+    ),
 )
 
 
@@ -86,13 +88,14 @@ class AskedOptions:
 
     def _kafka(self) -> KafkaRequest:
         from policies.judging.kafka import KafkaRequest
-        from policies.kafka_keys import KEYS, key_of
+        from policies.kafka_keys import KEYS, key_of, last_version
 
         key = key_of(self.kafka_api or "produce")
         if key is None:
             known = ", ".join(list(KEYS)[:3])
             raise click.UsageError(f"--kafka-api {self.kafka_api!r} is none of Kafka's APIs ({known} ...)")
-        return KafkaRequest(key, self.kafka_version or 0, self.kafka_client_id or "", self.topics)
+        version = last_version(key) if self.kafka_version is None else self.kafka_version
+        return KafkaRequest(key, version, self.kafka_client_id or "", self.topics)
 
 
 def asked_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,8 +12,9 @@ from itertools import combinations
 from typing import Final
 
 from policies.advising.coverage import is_contradiction, is_everything, peers_cover, ports_cover
+from policies.advising.wider import with_wider
 from policies.errors import PolicyError, Reason, Severity, in_order
-from policies.ir import HttpRule
+from policies.ir import HttpRule, L7Parser
 from policies.labels import ANY, NAMESPACE_KEY, RESERVED
 from policies.reading import network_policy
 from policies.reading.crd_selectors import NAMESPACE_LABEL
@@ -91,7 +92,7 @@ def _about_clauses(clauses: Sequence[_Clause], kind: str) -> Iterator[tuple[str,
             if entry.l7 and not clause.enforces:
                 words = "enableDefaultDeny is false in this direction: requests are seen, none is refused"
                 yield path, Reason.L7_VOIDED, words
-            yield from _about_http(entry)
+            yield from _about_http(entry) if entry.parser is L7Parser.HTTP else _about_names_and_topics(entry)
     pairs = sum(map(_size, clauses)) ** 2
     if pairs <= COMPARED_MAX:
         yield from _about_pairs(clauses)
@@ -136,6 +137,10 @@ def _about_pairs(clauses: Sequence[_Clause]) -> Iterator[tuple[str, str, str]]:
             if broad is not None:
                 words = f"{broad.path} allows the same peers and ports without L7 rules: every request passes"
                 yield f"{narrow.path}.toPorts[{k}].rules.{entry.parser}", Reason.L7_VOIDED, words
+            rival = next((o for _, o in others if _conflicts(o.clause, narrow.clause, entry)), None)
+            if rival is not None:
+                words = f"{rival.path} has rules of another parser for the same peers and ports: these are denied"
+                yield f"{narrow.path}.toPorts[{k}].rules.{entry.parser}", Reason.CONFLICT, words
 
 
 def _says_something(clause: Clause) -> bool:
@@ -177,6 +182,24 @@ def _voids(broad: Clause, narrow: Clause, entry: ToPorts) -> bool:
         return False
     plain = tuple(other for other in broad.to_ports if not other.l7)
     return (not broad.to_ports or bool(plain)) and ports_cover(plain, entry)
+
+
+def _conflicts(broad: Clause, narrow: Clause, entry: ToPorts) -> bool:
+    """Whether the requests that `entry` is about, all of them, are to be judged by another parser too."""
+    if entry.parser is None or not peers_cover(broad.peers, narrow.peers):
+        return False
+    rivals = tuple(other for other in broad.to_ports if other.parser not in (None, entry.parser))
+    return bool(rivals) and ports_cover(rivals, entry)
+
+
+def _about_names_and_topics(entry: ToPorts) -> Iterator[tuple[str, str, str]]:
+    """The same of DNS and Kafka rules. Of two that say the same, the first stays."""
+    gone: set[int] = set()
+    for rule, wider in reversed(list(with_wider(entry.l7))):
+        by = next((other for other in wider if id(other) not in gone), None)
+        if by is not None:
+            gone.add(id(rule))
+            yield rule.origins[0].path, Reason.SHADOWED, f"{by.origins[0].path} allows all that it allows"
 
 
 def _about_http(entry: ToPorts) -> Iterator[tuple[str, str, str]]:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from policies.advising.advice import advise
 from policies.advising.needless import Needless, needless, needless_rules
+from policies.compiling.decisions import PARSER_CONFLICT
+from policies.dns_patterns import Dialect, NameSet, canonical
 from policies.errors import PolicyError, Reason, Severity, in_order
 from policies.explaining.scene import Scene
-from policies.ir import NodePolicy, PeerRule, RuleSet, Verdict
+from policies.ir import EndpointPolicy, FqdnSelector, L7Parser, NodePolicy, PeerRule, RuleSet, Verdict
 from policies.objects import Pod
-from policies.rules import Action, Clause, Entity, EntityPeer, Policy, Rule
+from policies.rules import Action, Clause, Entity, EntityPeer, FqdnPeer, Policy, Rule
 from policies.selectors import Selector, label_map
 from policies.types import Direction, Origin, Protocol
 from policies.world import World
@@ -30,10 +32,11 @@ class _Uses:
     plain: dict[Origin, list[frozenset[Origin]]] = field(default_factory=dict)  # beside which others, each time
     denies: dict[Origin, list[frozenset[Origin]]] = field(default_factory=dict)
     judges: dict[Origin, list[tuple[PeerRule, bool]]] = field(default_factory=dict)  # voided there, or not
+    rivals: dict[Origin, set[Origin]] = field(default_factory=dict)  # beside which others of another parser
     rule_sets: dict[int, RuleSet] = field(default_factory=dict)
 
     def __contains__(self, origin: Origin) -> bool:
-        return origin in self.plain or origin in self.denies or origin in self.judges
+        return any(origin in uses for uses in (self.plain, self.denies, self.judges, self.rivals))
 
 
 def lint(scene: Scene, without_denies: Callable[[World], Scene]) -> tuple[PolicyError, ...]:
@@ -51,6 +54,8 @@ def lint(scene: Scene, without_denies: Callable[[World], Scene]) -> tuple[Policy
             if any(rule.subject.matches(labels) for labels in groups):
                 mine += (e for clause in (*rule.ingress, *rule.egress) for e in _unreachable(clause, uses, bare))
     mine += _voided(uses)
+    mine += _in_conflict(uses)
+    mine += _unlearnt(scene)
     mine += map(_shadowed, [*needless(uses.plain), *needless(uses.denies), *needless_rules(uses.rule_sets.values())])
     told = _told(found)
     return in_order([*found, *(f for f in mine if (f.kind, f.namespace, f.name, str(f.reason), f.path) not in told)])
@@ -70,6 +75,10 @@ def _note(uses: _Uses, rule: PeerRule) -> None:
     rules = rule.rule_set
     if rules is not None:
         uses.rule_sets.setdefault(id(rules), rules)
+    if PARSER_CONFLICT in rule.origins:
+        for origin in rule.origins:
+            uses.rivals.setdefault(origin, set()).update({*rule.origins} - {origin, PARSER_CONFLICT})
+        return
     alike = frozenset(rules.wildcard if rules is not None else rule.origins)
     into = uses.denies if rule.verdict is Verdict.DENY else uses.plain
     for origin in rule.origins:
@@ -117,8 +126,8 @@ def _unknown_names(clause: Clause, known: set[tuple[str, Protocol]]) -> Iterator
 def _unreachable(clause: Clause, uses: _Uses, bare: _Uses) -> Iterator[PolicyError]:
     """A clause that says something, of a policy that selects some pod, and takes part nowhere."""
     says_nothing = clause.peers == () or (clause.peers is None and not clause.to_ports)
-    if says_nothing or clause.origin in uses or _means_the_host(clause):
-        return
+    if says_nothing or clause.origin in uses or _means_the_host(clause) or _names_asked(clause):
+        return  # no file says where names lead to
     if clause.origin in bare:
         yield _finding(clause.origin, Reason.SHADOWED, "all that it allows is denied by others")
     elif not any(isinstance(spec.ports, str) for entry in clause.to_ports for spec in entry.ports):
@@ -134,7 +143,7 @@ def _means_the_host(clause: Clause) -> bool:
 
 
 def _voided(uses: _Uses) -> Iterator[PolicyError]:
-    """Clauses with HTTP rules whose peers may send any request, by leave of others."""
+    """Clauses with L7 rules whose peers may send any request, by leave of others."""
     for origin, judged in sorted(uses.judges.items()):
         voided = [rule for rule, is_void in judged if is_void]
         if not voided:
@@ -143,6 +152,55 @@ def _voided(uses: _Uses) -> Iterator[PolicyError]:
         whom = "the same peers and ports" if len(voided) == len(judged) else "some of its peers or ports"
         words = f"{_names(by)} allows {whom} without L7 rules: every request passes"
         yield _finding(origin, Reason.L7_VOIDED, words)
+
+
+def _in_conflict(uses: _Uses) -> Iterator[PolicyError]:
+    """Clauses that cannot hold together for some of their peers."""
+    for origin, others in sorted(uses.rivals.items()):
+        if origin != PARSER_CONFLICT:
+            words = (
+                f"{_names(sorted(others))} asks for another parser for some of its peers and ports: these are denied"
+            )
+            yield _finding(origin, Reason.CONFLICT, words)
+
+
+def _unlearnt(scene: Scene) -> Iterator[PolicyError]:
+    """toFQDNs of pods whose lookups are never seen, or not of these names: no address is learned of them (6.3)."""
+    known: dict[int, NameSet] = {}
+    seen = [(label_map(policy.labels), _askable(policy, known)) for policy in scene.node.policies]
+    for rule in (rule for policy in scene.world.policies.values() if policy.valid for rule in policy.rules):
+        if not any(_names_asked(clause) for clause in rule.egress):
+            continue
+        chosen = [sets for labels, sets in seen if rule.subject.matches(labels)]
+        askable = {id(names): names for sets in chosen for names in sets}.values()
+        for clause in rule.egress if chosen else ():
+            asked = _names_asked(clause)
+            where = replace(clause.origin, path=f"{clause.origin.path}.toFQDNs")
+            if asked and not askable:
+                words = "no DNS rule lets the lookups of these pods be seen: no address is ever learned"
+                yield _finding(where, Reason.SELECTS_NOTHING, words)
+                continue
+            for name in (canonical(selector.name) for selector in asked if selector.name):
+                if not any(name in names for names in askable):
+                    words = f"no DNS rule lets these pods ask for {name.removesuffix('.')}: they learn no address of it"
+                    yield _finding(where, Reason.SELECTS_NOTHING, words)
+
+
+def _names_asked(clause: Clause) -> list[FqdnSelector]:
+    return [peer.selector for peer in clause.peers or () if isinstance(peer, FqdnPeer)]
+
+
+def _askable(policy: EndpointPolicy, known: dict[int, NameSet]) -> list[NameSet]:
+    """The names that its pods may ask for, wherever lookups are seen. `known`: what was made of rule sets before."""
+    found = []
+    for rules in (rule.rule_set for ports in policy.egress.ports for rule in ports.peers):
+        if rules is not None and rules.parser is L7Parser.DNS:
+            if id(rules) not in known:
+                patterns = ["*"] if rules.wildcard else [rule.pattern for rule in rules.dns if rule.pattern]
+                named = [rule.name for rule in rules.dns if not rule.pattern]
+                known[id(rules)] = NameSet(named, patterns, Dialect.DNS_RULE)
+            found.append(known[id(rules)])
+    return found
 
 
 def _shadowed(found: Needless) -> PolicyError:

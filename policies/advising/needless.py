@@ -5,14 +5,12 @@ Of rules that make each other needless the first stays: what is called needless 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from policies.ir import HttpRule, RuleSet
-from policies.judging.pattern_index import PatternIndex
+from policies.advising.wider import with_wider
+from policies.ir import RuleSet
 from policies.types import Origin
-
-CANDIDATES_MAX = 64  # rules that are looked at to find one that covers another
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +35,13 @@ def needless(beside: Mapping[Origin, Sequence[frozenset[Origin]]]) -> list[Needl
 
 
 def needless_rules(rule_sets: Iterable[RuleSet]) -> list[Needless]:
-    """HTTP rules that others of every rule set in which they are make needless. Sets with a wildcard judge nothing."""
+    """L7 rules that others of every rule set in which they are make needless. Sets with a wildcard judge nothing."""
     beside: dict[Origin, list[frozenset[Origin]]] = {}
     for rules in rule_sets:
         if rules.wildcard:
             continue
-        for rule, wider in _covered(rules.http):
+        for rule, wider in with_wider(rules.rules):
             for origin in rule.origins:
                 others = frozenset(rule.origins) - {origin} | {o for other in wider for o in other.origins}
                 beside.setdefault(origin, []).append(others)
     return needless(beside)
-
-
-def _covered(rules: Sequence[HttpRule]) -> Iterator[tuple[HttpRule, list[HttpRule]]]:
-    """Each rule with those that match all that it matches. Rules that act on headers, or wait for a secret, stand
-    apart."""
-    plain = [rule for rule in rules if not rule.header_actions and not rule.unavailable]
-    indexes = {name: PatternIndex([getattr(rule, name) for rule in plain]) for name in ("method", "path", "host")}
-    for i, rule in enumerate(plain):
-        wider = indexes["method"].covering(rule.method)
-        for name in ("path", "host"):
-            wider &= indexes[name].covering(getattr(rule, name))
-        wider.discard(i)
-        near = [plain[j] for j in wider[:CANDIDATES_MAX]]
-        yield rule, [other for other in near if set(other.headers) <= set(rule.headers)]
-    for rule in rules:
-        if rule.header_actions or rule.unavailable:
-            yield rule, []

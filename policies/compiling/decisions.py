@@ -18,7 +18,7 @@ from policies.ir import L7Parser, L7Rule, RuleSet, Verdict
 from policies.types import Origin
 
 # What a denial names, beside the clauses that cannot hold together.
-PARSER_CONFLICT: Final = "parser-conflict"
+PARSER_CONFLICT: Final = Origin("deflector", "", "parser-conflict", "")
 
 # Kept rule sets; a node has at most some hundreds of slots.
 _RULE_SETS_MAX: Final = 1024
@@ -59,8 +59,7 @@ def decide(shapes: tuple[Shape, ...], rule_sets: RuleSets) -> Decision:
     if not parsers:
         return Decision(Verdict.ALLOW, _origins(shapes))
     if len(parsers) > 1:
-        conflict = Origin("deflector", "", PARSER_CONFLICT, "")
-        return Decision(Verdict.DENY, (*_origins(shape for shape in shapes if shape.l7), conflict))
+        return Decision(Verdict.DENY, (*_origins(shape for shape in shapes if shape.l7), PARSER_CONFLICT))
     return Decision(Verdict.REDIRECT, _origins(shapes), rule_sets.of(shapes))
 
 

@@ -198,7 +198,7 @@ _PASSING = (L7Verdict.ALLOWED, L7Verdict.NOT_ASKED)
 def _why_denied(rule: PeerRule | None) -> Reason:
     if rule is None:
         return Reason.DEFAULT_DENY
-    return Reason.CONFLICT if any(o.name == PARSER_CONFLICT and not o.path for o in rule.origins) else Reason.DENIED
+    return Reason.CONFLICT if PARSER_CONFLICT in rule.origins else Reason.DENIED
 
 
 def _l7(decision: PacketDecision, asked: Asked | None) -> L7 | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from policies.errors import Reason
 from policies.ir import KafkaRule
-from policies.kafka_keys import CILIUM_KEYS, key_of, role_keys
+from policies.kafka_keys import CILIUM_KEYS, KEYS, TOPIC_KEYS, key_of, last_version, name_of, role_keys
 from policies.reading.crd_scope import Scope
 from policies.reading.fields import Findings, Path, Raw, Schema, mapping, text
 from policies.types import Origin
@@ -55,7 +55,22 @@ def _read_rule(raw: Raw, path: Path, findings: Findings, origin: Origin) -> Kafk
         findings.ours(path / "clientID", Reason.BAD_KAFKA, words)
     if len(findings.errors) > before:
         return None
-    return KafkaRule(keys, version, client, value["topic"], (origin,))
+    rule = KafkaRule(keys, version, client, value["topic"], (origin,))
+    _advise(rule, path, findings)
+    return rule
+
+
+def _advise(rule: KafkaRule, path: Path, findings: Findings) -> None:
+    """What a rule with a topic may not mean: only kinds of requests that name topics are restricted by one."""
+    if not rule.topic:
+        return
+    if rule.api_keys and not TOPIC_KEYS.intersection(rule.api_keys):
+        words = f"requests of {name_of(rule.api_keys[0])} name no topic: they pass whatever this says"
+        findings.warn(path / "topic", Reason.L7_VOIDED, words)
+    known = rule.api_keys or tuple(KEYS.values())
+    if rule.api_version is not None and rule.api_version > max(map(last_version, known)):
+        words = f"version {rule.api_version} cannot be read, so nobody can tell its topics: this rule matches nothing"
+        findings.warn(path / "apiVersion", Reason.SELECTS_NOTHING, words)
 
 
 def _read_keys(value: Mapping[str, str], path: Path, findings: Findings) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import yaml
 
 from policies.errors import Reason
 from policies.repository import Repository
-from tests.policies.judge import cnp, judge
+from tests.policies.judge import clause, cnp, judge
 from tests.policies.make import manifest
 
 EMPIRE = "fromEndpoints: [{matchLabels: {org: empire}}]"
@@ -159,3 +159,60 @@ def test_the_repository_knows_warnings_with_their_lines() -> None:
     assert str(warning).startswith(f"a.yaml:{warning.line}: CiliumNetworkPolicy d/p: {FIRST_HTTP}: warning: ")
     repository.remove("a.yaml")
     assert repository.warnings == ()
+
+
+def asking(port: str, rules: str, where: str = "egress") -> dict[str, Any]:
+    return clause(f"toEntities: [cluster], toPorts: [{{ports: [{port}], rules: {{{rules}}}}}]", where)
+
+
+DNS_PORT = '{port: "53", protocol: ANY}'
+KAFKA_PORT = '{port: "9092", protocol: TCP}'
+AT_RULES = "spec.egress[0].toPorts[0].rules"
+
+
+@pytest.mark.parametrize(
+    ("port", "rules", "path"),
+    [
+        (DNS_PORT, 'dns: [{matchName: a.io}, {matchPattern: "*"}]', "dns[0]"),
+        (DNS_PORT, 'dns: [{matchPattern: "**.io"}, {matchPattern: "*.b.io"}, {matchName: io}]', "dns[1]"),
+        (DNS_PORT, "dns: [{matchName: a.io}, {matchPattern: a.io}]", "dns[0]"),  # a pattern without a star is a name
+        (KAFKA_PORT, "kafka: [{role: produce, topic: t}, {topic: t}]", "kafka[0]"),
+        (KAFKA_PORT, "kafka: [{apiKey: fetch}, {apiKey: fetch, topic: t}]", "kafka[1]"),
+        (KAFKA_PORT, "kafka: [{role: consume, topic: t}, {apiKey: fetch, clientID: c, topic: t}]", "kafka[1]"),
+    ],
+)
+def test_a_name_or_topic_that_another_rule_allows(port: str, rules: str, path: str) -> None:
+    found = judge(asking(port, rules)).warnings
+    assert [where for where, reason in found if reason == Reason.SHADOWED] == [f"{AT_RULES}.{path}"]
+
+
+@pytest.mark.parametrize(
+    ("port", "rules"),
+    [
+        (DNS_PORT, 'dns: [{matchPattern: "*.io"}, {matchName: io}, {matchName: a.b.io}]'),
+        (KAFKA_PORT, "kafka: [{role: produce, topic: t}, {role: consume, topic: t}, {apiKey: deletetopics}]"),
+    ],
+)
+def test_names_and_topics_that_say_something_each(port: str, rules: str) -> None:
+    assert not [where for where, reason in judge(asking(port, rules)).warnings if reason == Reason.SHADOWED]
+
+
+def test_a_topic_says_nothing_of_requests_that_name_none() -> None:
+    found = judge(asking(KAFKA_PORT, "kafka: [{apiKey: heartbeat, topic: t}, {apiKey: fetch, topic: t}]")).warnings
+    assert [where for where, reason in found if reason == Reason.L7_VOIDED] == [f"{AT_RULES}.kafka[0].topic"]
+
+
+def test_topics_of_a_version_that_nobody_can_read() -> None:
+    found = judge(asking(KAFKA_PORT, 'kafka: [{apiKey: fetch, apiVersion: "99", topic: t}]')).warnings
+    assert (f"{AT_RULES}.kafka[0].apiVersion", Reason.SELECTS_NOTHING) in found
+    assert not judge(asking(KAFKA_PORT, 'kafka: [{apiKey: fetch, apiVersion: "99"}]')).warnings
+
+
+def test_rules_of_two_parsers_for_the_same_peers_and_ports() -> None:
+    raw = cnp(
+        "endpointSelector: {}, egress: ["
+        f"{{toEntities: [cluster], toPorts: [{{ports: [{KAFKA_PORT}], rules: {{kafka: [{{}}]}}}}]}}, "
+        '{toEntities: [all], toPorts: [{ports: [{port: "9000", endPort: 9099, protocol: TCP}], rules: {http: [{}]}}]}]'
+    )
+    found = judge(raw).warnings
+    assert [where for where, reason in found if reason == Reason.CONFLICT] == [f"{AT_RULES}.kafka"]

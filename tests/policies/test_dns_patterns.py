@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.dns_patterns import Dialect, NameSet, canonical, regex_of
+from policies.dns_patterns import Dialect, NameSet, canonical, canonical_pattern, covers, regex_of
 
 C = "[-a-zA-Z0-9_]"
 TABLE = [
@@ -108,3 +108,35 @@ def test_what_selects_a_name_is_told_by_its_place() -> None:
     assert named == {"a.org.": 0, "b.org.": 1, "a.x.io.": 3, "a.b.x.io.": 3, "cd.y.io.": 4, "z.org.": None}
     every = NameSet((), ("*.x.io", "*"), Dialect.DNS_RULE)
     assert [every.which(name) for name in ("a.x.io.", "odd\\032name.")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("broad", "narrow", "answer"),
+    [
+        ("*", "**.x.io.", True),
+        ("**.io.", "*.x.io.", True),
+        ("**.io.", "**.x.io.", True),
+        ("**.io.", "io.", False),
+        ("*.io.", "a.io.", True),
+        ("*.io.", "a*.io.", True),
+        ("*.io.", "**.io.", False),
+        ("*.io.", "a.b.io.", False),
+        ("a*.io.", "ab.io.", True),
+        ("a*.io.", "b.io.", False),
+        ("**.x.io.", "**.io.", False),
+        ("**.io.", "*", False),
+    ],
+)
+def test_what_covers_what(broad: str, narrow: str, answer: bool) -> None:
+    assert covers(broad, narrow) is answer
+
+
+_parts = st.lists(st.sampled_from(["a", "b", "ab", "*", "**", "a*", "*b"]), min_size=1, max_size=3).map(".".join)
+_hosts = st.lists(st.sampled_from(["a", "b", "ab", "c", "acb"]), min_size=1, max_size=4).map(".".join)
+
+
+@settings(max_examples=500)
+@given(_parts.map(canonical_pattern), _parts.map(canonical_pattern), _hosts.map(canonical))
+def test_what_is_covered_selects_nothing_else(broad: str, narrow: str, name: str) -> None:
+    if covers(broad, narrow) and name in NameSet((), [narrow], Dialect.DNS_RULE):
+        assert name in NameSet((), [broad], Dialect.DNS_RULE)

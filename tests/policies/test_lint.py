@@ -97,3 +97,41 @@ def test_a_rule_is_needed_where_its_peer_has_no_other() -> None:
     assert findings(allow("a", both), allow("b", clause(RED, **GET))) == [
         ("b", "spec.ingress[0].toPorts[0].rules.http[0]", "ShadowedRule")
     ]
+
+
+def l7(port: str, rules: dict[str, Any], protocol: str = "TCP") -> dict[str, Any]:
+    return {"toPorts": [{"ports": [{"port": port, "protocol": protocol}], "rules": rules}]}
+
+
+def ask(name: str, rules: list[dict[str, str]], *more: dict[str, Any]) -> dict[str, Any]:
+    """The red pod may ask the blue one for names."""
+    lookups = {"toEndpoints": peers(BLUE), **l7("53", {"dns": rules}, "ANY")}
+    return policy(name, subject=RED, egress=[lookups, *more])
+
+
+def test_names_and_topics_that_another_policy_allows_are_needless() -> None:
+    wide, slim = ask("a", [{"matchPattern": "**.io"}]), ask("b", [{"matchName": "a.b.io"}, {"matchName": "a.org"}])
+    assert findings(wide, slim) == [("b", "spec.egress[0].toPorts[0].rules.dns[0]", "ShadowedRule")]
+    one = allow("a", clause(RED, **l7("9092", {"kafka": [{"role": "produce"}]})))
+    other = allow("b", clause(RED, **l7("9092", {"kafka": [{"apiKey": "produce", "topic": "t"}, {"topic": "t"}]})))
+    assert findings(one, other) == [("b", "spec.ingress[0].toPorts[0].rules.kafka[0]", "ShadowedRule")]
+
+
+def test_two_parsers_for_the_same_pods_are_told_of_on_both_sides() -> None:
+    one = allow("a", clause(RED, **l7("80", {"kafka": [{}]})))
+    assert findings(one, allow("b", clause(DARK, **GET))) == [
+        ("a", "spec.ingress[0]", "ConflictingFields"),
+        ("b", "spec.ingress[0]", "ConflictingFields"),
+    ]
+
+
+def test_of_names_that_nobody_may_ask_for_no_address_is_learned() -> None:
+    """Facts 6.3: toFQDNs opens no lookups."""
+    go = {"toFQDNs": [{"matchName": "api.io"}, {"matchPattern": "*.cdn.io"}], **WEB}
+    alone = policy("a", subject=RED, egress=[go])
+    assert findings(alone) == [("a", "spec.egress[0].toFQDNs", "SelectsNothing")]
+    assert findings(alone, ask("b", [{"matchName": "other.io"}])) == [("a", "spec.egress[0].toFQDNs", "SelectsNothing")]
+    assert findings(alone, ask("b", [{"matchPattern": "*.io"}])) == []
+    assert findings(ask("b", [{"matchPattern": "*"}], go)) == []
+    blue = policy("c", subject=BLUE, egress=[{"toEndpoints": peers(RED), **l7("53", {"dns": [{"matchPattern": "*"}]})}])
+    assert ("a", "spec.egress[0].toFQDNs", "SelectsNothing") in findings(alone, blue)  # others' lookups are others'
