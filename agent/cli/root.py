@@ -12,6 +12,7 @@ from agent.interrupt import quietly
 
 # command -> (module, attribute, short help as it stands in the list)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "agent": ("agent.cli.agent", "agent", "Run a node of a cluster: policy from the API server."),
     "bpf": ("agent.cli.bpf", "bpf", "Compile and pin the kernel programs."),
     "conformance": ("agent.cli.conformance", "conformance", "Run the black-box suites on this machine."),
     "crds": ("agent.cli.crds", "crds", "Print the definitions of the cilium.io kinds."),

@@ -54,18 +54,17 @@ class NodeFacts:
 
 
 def node_document(facts: NodeFacts) -> dict[str, Any]:
-    """`ready`: a first state is enforced and Envoy is connected. `enforced_files`: SHA-256 by path in the folder."""
+    """`ready`: a first state is enforced and Envoy is connected. `enforced_files`: SHA-256 by path in the folder;
+    `enforced_policies`, of a node that follows an API server: metadata.generation by kind, namespace and name."""
     config, enforced, envoy, flows = facts.config, facts.enforced, facts.proxies["envoy"], facts.flows
     return {
         "ready": bool(enforced.revision and envoy.connected),
         "node": config.node_name,
         "version": facts.version,
-        "manifests": str(config.manifests),
+        "manifests": config.source,
         "revision": enforced.revision,
         "pending": facts.pending,
-        "enforced_files": {
-            str(PurePath(path).relative_to(config.manifests)): sha for path, sha in enforced.files.items()
-        },
+        **_versions(config, enforced.files),
         "problems": list(facts.problems),
         "envoy": {"pid": envoy.pid, "restarts": envoy.restarts, "connected": envoy.connected},
         "proxies": {name: asdict(proxy) for name, proxy in facts.proxies.items() if name != "envoy"},
@@ -86,6 +85,14 @@ def node_document(facts: NodeFacts) -> dict[str, Any]:
         "slots": [_slot(slot, facts.ports.get(slot.name)) for slot in enforced.node.slots],
         "endpoints": [_endpoint(endpoint, enforced.node) for endpoint in enforced.node.endpoints],
     }
+
+
+def _versions(config: Config, versions: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """SHA-256 by file, or generation by policy."""
+    if config.manifests is None:
+        return {"enforced_files": {}, "enforced_policies": dict(versions)}
+    folder = config.manifests
+    return {"enforced_files": {str(PurePath(path).relative_to(folder)): sha for path, sha in versions.items()}}
 
 
 def _exporters(config: ObservabilityConfig) -> list[str]:

@@ -14,7 +14,7 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from agent.names.book import Rest
 from agent.names.keeping import NameKeeping
 from agent.names.names import NameOptions
 from agent.node import state
+from agent.node.cluster_side import ClusterSide
 from agent.node.debounce import until_quiet
 from agent.node.document import FlowFacts, NodeFacts, node_document
 from agent.node.kernel_events import KernelEvents, readable
@@ -61,10 +62,15 @@ from flows.accesslog.server import AccessLogService
 from flows.account import ReaderAccount
 from flows.observer import Observer
 from flows.rpc.server import Server
+from policies.compiling.agreement import Agreement
 from policies.compiling.compiler import Compiled, Compiler, CompilerOptions
 from policies.compiling.identity import IdentityAllocator
 from policies.compiling.slots import SlotBook
+from policies.events import ObjectEvent
+from policies.inventory import Inventory
 from policies.ir import NodePolicy
+from policies.reading.manifests import FileEvent
+from policies.repository import Repository
 from policies.watch import watch_folder
 from policies.world import World
 from xds.options import DnsSettings
@@ -86,7 +92,7 @@ async def run_node(config: Config) -> int:
         loop.add_signal_handler(number, stop.set)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
         loop.add_signal_handler(signal.SIGHUP, stop.set)
-    binary = find_envoy(config.envoy)
+    binary = find_envoy(config.envoy) if config.own_proxies else None
     await asyncio.to_thread(doctor.require, _datapath_options(config))
     lock, host = NodeLock(config.run_dir.lock), HostLock()
     _make_run_dir(config.run_dir.root)
@@ -105,11 +111,12 @@ async def run_node(config: Config) -> int:
 class Node:
     """One node's parts. `run` is its life."""
 
-    def __init__(self, config: Config, envoy_binary: Path) -> None:
+    def __init__(self, config: Config, envoy_binary: Path | None) -> None:
         self._config = config
         self._version = importlib.metadata.version("deflector")
         self._tasks = Tasks()
         self._datapath = Datapath(_datapath_options(config))
+        self._cluster = ClusterSide(config) if config.cluster is not None else None
         self._places = PodPlaces()
         self._state, self._identities, self._books = self._restore()
         kernel_names = KernelNames(self._datapath)
@@ -134,7 +141,7 @@ class Node:
         self._observability = Observability(config.observability, about, follow, collectors, rest=rest)
 
     async def run(self, stop: asyncio.Event) -> int:
-        async with self._servers():
+        async with self._servers(), self._cluster or contextlib.nullcontext():
             await self._open_datapath()
             try:
                 self._start_work()
@@ -147,7 +154,11 @@ class Node:
                 log.error("internal error, enforcement goes on without this agent", exc_info=failure)
                 self._datapath.close()
                 return 1
-            await self._take_down()
+            if self._config.stays:
+                log.info("ending; what is enforced stays in force ('deflector bpf unload' takes it out)")
+                self._datapath.close()
+            else:
+                await self._take_down()
             return 0
 
     async def _until(self, stop: asyncio.Event) -> BaseException | None:
@@ -208,7 +219,7 @@ class Node:
         )
         self._former = former
         self._had_files = True
-        self._identities = IdentityAllocator(behind=former.highest)
+        self._identities = IdentityAllocator(behind=former.highest, agreement=self._agreement())
         self._compiler = Compiler(self._identities, _compiler_options(self._config), self._names.names)
 
     def _start_work(self) -> None:
@@ -229,18 +240,25 @@ class Node:
             ack_timeout=config.ack_timeout,
         )
         hear = (self._on_enforced, self._telemetry.propagated)
-        self._policy = PolicyLoop(regenerator, self._compile, *hear, on_failed=self._chronicle.failed)
+        store = Inventory() if self._cluster is not None else Repository()
+        self._policy = PolicyLoop(regenerator, self._compile, *hear, on_failed=self._chronicle.failed, store=store)
         self._chronicle.started()
-        quiet_ms = max(1, round(config.quiet * 1000))
-        self._tasks.start(
-            "manifests", self._policy.watch(watch_folder(config.manifests, quiet_ms, had_files=self._had_files))
-        )
+        self._tasks.start("objects", self._policy.watch(self._batches()))
         self._tasks.start("policy", self._policy.run())
         self._tasks.start("usage of rules", self._usage.run())
         self._tasks.start("names", self._names.run())
         self._tasks.start("kernel events", self._events.follow())
         self._tasks.start("links", self._follow_links(kernel, self._policy))
         self._observability.start(self._tasks)
+
+    def _batches(self) -> AsyncIterator[Sequence[FileEvent]] | AsyncIterator[Sequence[ObjectEvent]]:
+        """What becomes of objects: in a folder, or at an API server."""
+        if self._cluster is not None:
+            self._cluster.start(self._tasks)
+            return self._cluster.batches()
+        assert self._config.manifests is not None
+        quiet_ms = max(1, round(self._config.quiet * 1000))
+        return watch_folder(self._config.manifests, quiet_ms, had_files=self._had_files)
 
     async def _take_down(self) -> None:
         log.info("stopping: removing devices, rules, routes, programs and maps")
@@ -272,6 +290,8 @@ class Node:
         self._chronicle.enforced(world, node)
         self._hubble.take(world, self._places.host_addresses())
         self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
+        if self._cluster is not None:
+            self._cluster.enforced(world, node, self._identities.labels)
 
     def _labels(self, node: NodePolicy) -> Mapping[int, tuple[str, ...]]:
         return labels_by_identity(self._identities, node, self._compiler.fqdns.numbers)
@@ -283,13 +303,17 @@ class Node:
         stored, complaint = state.load(self._config.run_dir.state)
         try:
             if stored is not None:
-                identities = IdentityAllocator.from_dict(stored.identities)
+                identities = IdentityAllocator.from_dict(stored.identities, self._agreement())
                 return stored, identities, Books(SlotBook.from_dict(stored.slots), ports.restored(stored.ports))
         except (ValueError, KeyError, TypeError) as error:
             complaint = f"{self._config.run_dir.state} contradicts itself ({error}): starting afresh"
         if complaint:
             log.warning("%s", complaint)
-        return None, IdentityAllocator(), Books(SlotBook(), ports)
+        return None, IdentityAllocator(agreement=self._agreement()), Books(SlotBook(), ports)
+
+    def _agreement(self) -> Agreement | None:
+        """With an API server, numbers are those that all nodes have."""
+        return Agreement() if self._config.cluster is not None else None
 
     def _save(self, books: Books) -> None:
         wanted = state.NodeState(self._identities.to_dict(), books.slots.to_dict(), books.ports.to_dict())
@@ -373,7 +397,7 @@ class Node:
                 version=self._version,
                 enforced=policy.enforced if policy else Enforced(),
                 pending=policy.pending if policy else True,
-                problems=policy.problems if policy else [],
+                problems=[*(policy.problems if policy else []), *(self._cluster.problems if self._cluster else [])],
                 ports=self._proxy_ports(),
                 proxies=self._proxies.facts(),
                 names=self._names.summary,
