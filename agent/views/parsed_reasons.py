@@ -30,6 +30,7 @@ class ParsedReasons:
         self._slots = slots
         self._searches = searches
         self._known: dict[tuple[object, ...], Traced] = {}
+        self._unsearched: dict[str, Traced] = {}  # by slot
 
     def of(self, record: Parsed) -> Traced:
         """Why this became of it; of an answer, why its request passed."""
@@ -66,7 +67,9 @@ class ParsedReasons:
         said = (reasons.none_allows(slot.rule_set), *self._slots.enforced_by(slot))
         found = self._searches.allowance.run(lambda: [self._nearest(slot.rule_set, record)])
         if found is None:
-            return Traced((), (*said, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
+            return self._unsearched.setdefault(  # the same each time: what flows share is remembered by it
+                slot.name, Traced((), (*said, reasons.NOT_SEARCHED), Outcome.NEAR_MISS, is_traced=False)
+            )
         nearest = found[0]
         if nearest is None:
             return Traced(log=said if slot.rule_set == RuleSet() else (reasons.OUTDATED, *said[1:]))

@@ -34,7 +34,7 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._sockets: list[tuple[Path, int | None]] = []  # and their inodes
         self._connections: dict[asyncio.Task[None], Connection] = {}
-        self._greeting = 0  # connections in their handshake
+        self._greeting: dict[asyncio.Task[None], None] = {}  # connections in their handshake, the oldest first
         self._is_stopping = False
 
     @property
@@ -106,18 +106,27 @@ class Server:
         return True
 
     async def _greet(self, tls: ServerTls, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The handshake first. Who does not come through it is no client, and there are not many at a time."""
-        if self._greeting >= self._limits.connections:
-            writer.transport.abort()
-            return
-        self._greeting += 1
+        """The handshake first. Who does not come through it is no client, and there are not many at a time: who has
+        been at it for longest gives way, so that nobody keeps others out by doing nothing."""
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._greeting) >= self._limits.connections:
+            slowest = next(iter(self._greeting))
+            del self._greeting[slowest]
+            slowest.cancel()
+        self._greeting[task] = None
         try:
             streams = await secured(writer.transport, tls.context())
         except OSError:
             writer.transport.abort()
             return
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            if task in self._greeting:
+                raise  # not by who came after it
+            return
         finally:
-            self._greeting -= 1
+            self._greeting.pop(task, None)
         await self._accept(*streams)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

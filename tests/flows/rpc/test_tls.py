@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -132,25 +132,21 @@ async def test_clients_that_an_authority_no_longer_vouches_for_are_out(authority
         assert not await answered(port, client)
 
 
-async def test_who_never_comes_to_the_point_does_not_keep_others_out_for_ever(authority: Authority) -> None:
-    """Connections without a handshake have places of their own, and lose them."""
+async def test_who_never_comes_to_the_point_keeps_nobody_out(authority: Authority) -> None:
+    """Connections without a handshake have places of their own, and give way to those who come after them."""
     async with serving(TlsFiles(*authority.sign("server", HOST)), [], connections=2) as port:
-        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        third, writer = await asyncio.open_connection("127.0.0.1", port)
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
         async with asyncio.timeout(BOUND):
-            try:
-                assert await third.read() == b""
-            except ConnectionResetError:
-                pass
-        writer.close()
-        for _, one in silent:
-            one.write(b"this is no TLS\r\n\r\n")
-        for reader, one in silent:
-            try:
+            for reader, writer in silent[:3]:
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+        assert await answered(port, trusting(authority))
+        for reader, writer in silent[3:]:
+            writer.write(b"this is no TLS\r\n\r\n")
+            with suppress(ConnectionResetError):
                 await asyncio.wait_for(reader.read(), BOUND)
-            except ConnectionResetError:
-                pass
-            one.close()
+            writer.close()
         assert await answered(port, trusting(authority))
 
 
