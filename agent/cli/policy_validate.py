@@ -48,6 +48,7 @@ def validate(files: tuple[str, ...], compat: str | None, output: str) -> None:
     problems: list[str] = []
     for name, text in _texts(files, problems):
         verdicts += validator.judge(text, name)
+    verdicts = validator.together(verdicts)
     if output == "json":
         click.echo(json.dumps([_as_json(verdict) for verdict in verdicts], indent=2, ensure_ascii=False))
     else:

@@ -97,7 +97,9 @@ def _asked(record: Parsed) -> tuple[object, ...]:
 def _request(record: KafkaRecord) -> KafkaRequest:
     """One that names no topic, though its kind does, was refused because it asked for all of them."""
     key = key_of(record.api_key)
-    request = KafkaRequest(-1 if key is None else key, record.api_version, record.client_id, record.topics)
+    if key is None:  # one without a name is told by its number
+        key = int(record.api_key) if record.api_key.isdecimal() else -1
+    request = KafkaRequest(key, record.api_version, record.client_id, record.topics)
     return request._replace(is_of_all=request.is_of_topics and not record.topics)
 
 

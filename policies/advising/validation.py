@@ -7,16 +7,17 @@ would refuse what facts 1.4 accept (`rules: {}`, bare addresses in fromCIDR), it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from policies.advising.advice import advise
 from policies.errors import PolicyError, PolicyErrors, Reason, Severity, in_order
+from policies.ir import L7Parser
 from policies.objects import ObjectKey
 from policies.reading.manifests import Chunk, Document, Locator, locate, read_chunk, split
 from policies.reading.readers import identify, read_object
-from policies.rules import Policy
+from policies.rules import FqdnPeer, Policy
 
 
 class Judge(StrEnum):
@@ -45,11 +46,13 @@ class Verdict:
 
 
 class Validator:
-    """Judges files one after the other; an object in two of them is found."""
+    """Judges files one after the other; an object in two of them is found, and in the end what no file says."""
 
     def __init__(self, judge: Judge = Judge.DEFLECTOR) -> None:
         self._judge = judge
         self._seen: dict[ObjectKey, str] = {}
+        self._has_dns_rules = False
+        self._unlearnt: dict[tuple[str, int], list[PolicyError]] = {}  # by file and number of the document
 
     def judge(self, text: str, file: str) -> tuple[Verdict, ...]:
         """Every document of a file, in order. A syntax error is a document of its own; the others are judged."""
@@ -57,6 +60,14 @@ class Validator:
         for chunk in split(text):
             found += self._judge_chunk(chunk, file, len(found))
         return tuple(found)
+
+    def together(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
+        """What was said of all files, and what is to be said of them together: toFQDNs opens no lookups, so without any
+        DNS rule no address is ever learned (facts 6.3)."""
+        if self._has_dns_rules:
+            return list(verdicts)
+        found = ((verdict, self._unlearnt.get((verdict.file, verdict.number), ())) for verdict in verdicts)
+        return [replace(verdict, warnings=in_order([*verdict.warnings, *more])) for verdict, more in found]
 
     def _judge_chunk(self, chunk: Chunk, file: str, before: int) -> list[Verdict]:
         try:
@@ -74,11 +85,18 @@ class Validator:
         locator, chunk = place
         reading = read_object(document.raw)
         findings = [*reading.errors, *reading.warnings]
+        unlearnt: list[PolicyError] = []
         if isinstance(reading.good, Policy):
             findings += advise(reading.good)
-        findings = [
-            finding.at(blank.file, chunk.line - 1 + locate(locator, document, finding.path)) for finding in findings
-        ]
+            unlearnt += _unlearnt(reading.good)
+            self._has_dns_rules |= _has_dns_rules(reading.good)
+
+        def placed(found: Iterable[PolicyError]) -> list[PolicyError]:
+            return [f.at(blank.file, chunk.line - 1 + locate(locator, document, f.path)) for f in found]
+
+        if unlearnt:
+            self._unlearnt[blank.file, blank.number] = placed(unlearnt)
+        findings = placed(findings)
         findings += self._duplicate(document, blank)
         errors, warnings = _sorted_by(self._judge, findings)
         return replace(_named(blank, document), errors=errors, warnings=warnings)
@@ -93,6 +111,21 @@ class Validator:
             return []
         message = f"also in {there}: of two in one folder, the first is in force"
         return [PolicyError(*key, "", Reason.DUPLICATE, message, blank.file, blank.line, Severity.WARNING)]
+
+
+def _has_dns_rules(policy: Policy) -> bool:
+    """Whether it lets lookups be seen."""
+    clauses = (clause for rule in policy.rules for clause in rule.egress)
+    return any(entry.parser is L7Parser.DNS for clause in clauses for entry in clause.to_ports)
+
+
+def _unlearnt(policy: Policy) -> Iterator[PolicyError]:
+    """Its toFQDNs, to be told of if nobody has DNS rules."""
+    words = "no DNS rule in any of these files lets lookups be seen: no address is ever learned"
+    for clause in (clause for rule in policy.rules for clause in rule.egress):
+        if any(isinstance(peer, FqdnPeer) for peer in clause.peers or ()):
+            about = (policy.kind, policy.namespace, policy.name, f"{clause.origin.path}.toFQDNs")
+            yield PolicyError(*about, Reason.SELECTS_NOTHING, words, severity=Severity.WARNING)
 
 
 def _named(blank: Verdict, document: Document) -> Verdict:

@@ -40,7 +40,8 @@ def none_allows(rules: RuleSet) -> str:
 
 def foreign(rules: RuleSet) -> str:
     """What was asked is of another protocol than the rules."""
-    return f"{counted(rules)} judge here: what is not {_PARSERS[rules.parser]} does not pass"
+    verb = "judges" if len(rules.rules) == 1 else "judge"
+    return f"{counted(rules)} {verb} here: what is not {_PARSERS[rules.parser]} does not pass"
 
 
 def l7_allowed(rules: RuleSet) -> str:

@@ -6,13 +6,14 @@ from agent.usage.book import RuleUse, Usage
 from agent.views.node_view import NodeView
 from agent.views.searches import Searches
 from agent.views.slot_reasons import Outcome
-from flows.record import DnsRecord, Judgement, Leg, ParserVerdict, SlotRef
+from flows.record import DnsRecord, Judgement, KafkaRecord, Leg, ParserVerdict, SlotRef
 from policies.compiling.slots import NOT_ENFORCED
 from policies.explaining import reasons
 from policies.ir import (
     DirectionPolicy,
     DnsRule,
     EndpointPolicy,
+    KafkaRule,
     L7Parser,
     NodePolicy,
     PeerRule,
@@ -21,6 +22,7 @@ from policies.ir import (
     Slot,
     Verdict,
 )
+from policies.kafka_keys import ROLES
 from policies.types import Direction, Origin, PortRange, Protocol
 from policies.world import World
 
@@ -122,3 +124,53 @@ def test_rules_are_counted() -> None:
     assert usage.rules[RULES[0].origins[0]].numbers == {Outcome.ALLOWED: 2}
     assert usage.rules[RULES[1].origins[0]].numbers == {Outcome.NEAR_MISS: 1}
     assert (usage.rules[RULES[0].origins[0]].last_ns, usage.rules[RULES[1].origins[0]].last_ns) == (9, 0)
+
+
+BROKER = f"ingress:{GROUP}:tcp:9092:kafka"
+TOPICS = Origin("CiliumNetworkPolicy", "default", "topics", "spec.ingress[0]")
+ANNOUNCE = KafkaRule(ROLES["consume"], client_id="outpost", topic="empire-announce", origins=(TOPICS,))
+
+
+def broker(*rules: KafkaRule) -> NodeView:
+    redirect = PeerRule([7], Verdict.REDIRECT, (TOPICS,), RuleSet(kafka=rules), BROKER)  # type: ignore[arg-type]
+    ports = PortPolicy(Protocol.TCP, PortRange(9092, 9092), (redirect,))
+    ingress = DirectionPolicy(enforced=True, ports=(ports,))
+    where = (BROKER, Direction.INGRESS, GROUP, Protocol.TCP, PortRange(9092, 9092))
+    slot = Slot(*where, RuleSet(kafka=rules), parser=L7Parser.KAFKA)
+    policy = EndpointPolicy(GROUP, (), ingress, DirectionPolicy())
+    return NodeView("n1", World(), NodePolicy(1, policies=(policy,), slots=(slot,)), {})
+
+
+def request(api: str, *topics: str, client: str = "outpost", **more: object) -> KafkaRecord:
+    leg = Leg(SlotRef(BROKER, Direction.INGRESS, GROUP), "10.0.0.2", 40000, "10.0.0.9", 9092, transport=Protocol.TCP)
+    told = {"verdict": ParserVerdict.DROPPED, "client_id": client} | more
+    return KafkaRecord(leg, api, 4, topics=topics, **told)  # type: ignore[arg-type]
+
+
+def test_a_kafka_request_is_allowed_by_the_rule_that_its_proxy_names() -> None:
+    allowed = request("fetch", "empire-announce", verdict=ParserVerdict.FORWARDED, judgement=Judgement((TOPICS,)))
+    why = broker(ANNOUNCE).why_parsed(allowed)
+    assert why.log == (f"allowed by {TOPICS} (role consume client outpost topic empire-announce)",)
+    assert (why.outcome, [policy.name for policy in why.policies]) == (Outcome.ALLOWED, ["topics"])
+
+
+def test_a_refused_kafka_request_is_held_against_the_nearest_rule_in_the_words_of_explain() -> None:
+    seen = broker(ANNOUNCE)
+    said = f"nearest {TOPICS} (role consume client outpost topic empire-announce): "
+    why = seen.why_parsed(request("fetch", "deathstar-plans"))
+    enforced = f"enforced by {TOPICS}"
+    assert why.log == (
+        "none of 1 Kafka rule allows it",
+        enforced,
+        f"{said}topic is deathstar-plans, not empire-announce",
+    )
+    assert (why.outcome, why.rules) == (Outcome.NEAR_MISS, (TOPICS,))
+    hidden = "client ID is [redacted], not outpost"  # a client may call itself anything
+    assert seen.why_parsed(request("fetch", "empire-announce", client="secret")).log[-1] == said + hidden
+    every = "topic is every topic, not empire-announce"
+    assert seen.why_parsed(request("metadata")).log[-1] == said + every
+    assert "API is 1234, not role consume" in seen.why_parsed(request("1234", "x")).log[-1]
+
+
+def test_a_kafka_request_that_rules_of_now_allow_was_judged_by_others() -> None:
+    assert broker(ANNOUNCE).why_parsed(request("fetch", "empire-announce")).log[0] == reasons.OUTDATED

@@ -167,3 +167,112 @@ def test_lint_is_silent_about_a_good_folder_and_one_where_there_is_something(fol
     assert "rule1.yaml:" in done.output
     (finding,) = json.loads(deflector("lint", str(folder), "-o", "json").stdout)
     assert (finding["file"], finding["name"], finding["reason"]) == ("rule1.yaml", "rule1", "L7Voided")
+
+
+@pytest.fixture
+def streams(tmp_path: Path) -> Path:
+    """The mediabot may ask for some names, and the fleet may announce."""
+    crew = (
+        pod("deathstar", "10.0.0.1", org="empire"),
+        pod("tiefighter", "10.0.0.2", org="empire"),
+        pod("xwing", "10.0.0.3", org="alliance"),
+        pod("mediabot", "10.0.0.4", org="press"),
+    )
+    lookups = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*.github.com"}]}}
+    topics = {"kafka": [{"role": "produce", "topic": "announce"}]}
+    broker = {"ports": [{"port": "9092", "protocol": "TCP"}], "rules": topics}
+    both = (
+        policy("names", subject={"org": "press"}, egress=[{"toEntities": ["cluster"], "toPorts": [lookups]}]),
+        policy("topics", subject={"org": "empire"}, ingress=[{"fromEntities": ["cluster"], "toPorts": [broker]}]),
+    )
+    (tmp_path / "all.yaml").write_text(manifest(*crew, *both))
+    return tmp_path
+
+
+def ask(folder: Path, source: str, port: str, *more: str) -> Result:
+    target = "xwing" if port.startswith("53/") else "deathstar"
+    asked = ("--from", source, "--to", target, "--port", port)
+    return deflector("explain", "--manifests", str(folder), *asked, *more)
+
+
+def test_names_are_asked_for(streams: Path) -> None:
+    done = ask(streams, "mediabot", "53/UDP", "--dns", "api.GitHub.com")
+    assert done.exit_code == 0, done.output
+    assert "53/UDP, DNS api.GitHub.com" in done.output
+    assert "a DNS rule allows it" in done.output
+    assert "pattern *.github.com" in done.output
+    done = ask(streams, "mediabot", "53/TCP", "--dns", "gitlab.com")
+    assert done.exit_code == 1
+    assert "none of 1 DNS rule allows it" in done.output
+    assert "name is gitlab.com, not *.github.com" in done.output
+
+
+def test_topics_are_asked_for(streams: Path) -> None:
+    done = ask(streams, "tiefighter", "9092/TCP", "--kafka-topic", "announce")
+    assert done.exit_code == 0, done.output
+    assert "Kafka produce version 13 of announce" in done.output
+    assert "role produce topic announce" in done.output
+    done = ask(streams, "xwing", "9092/TCP", "--kafka-api", "fetch", "--kafka-topic", "plans", "-o", "json")
+    assert done.exit_code == 1
+    side = json.loads(done.stdout)["ingress"]
+    assert (side["reason"], side["l7"]["parser"], side["l7"]["rules"]) == ("kafka", "kafka", 1)
+    assert side["l7"]["nearest"]["kafka"] == {"role": "produce", "topic": "announce"}
+    assert side["l7"]["differs"] == [
+        {"field": "API", "wanted": "role produce", "got": "fetch"},
+        {"field": "topic", "wanted": "announce", "got": "plans"},
+    ]
+
+
+def test_roles_are_those_of_the_node(streams: Path) -> None:
+    asked = ("tiefighter", "9092/TCP", "--kafka-api", "initproducerid")
+    assert ask(streams, *asked).exit_code == 0
+    assert ask(streams, *asked, "--kafka-roles", "cilium").exit_code == 1
+
+
+def test_what_is_not_of_the_protocol_does_not_pass(streams: Path) -> None:
+    done = ask(streams, "tiefighter", "9092/TCP", "--path", "/")
+    assert done.exit_code == 1
+    assert "1 Kafka rule judges here: what is not Kafka does not pass" in done.output
+
+
+def test_nothing_asked_is_told_how_to_ask(streams: Path) -> None:
+    assert "judged by 1 DNS rule: ask with --dns" in ask(streams, "mediabot", "53/UDP").output
+    assert "ask with --kafka-api and --kafka-topic" in ask(streams, "xwing", "9092/TCP").output
+
+
+@pytest.mark.parametrize(
+    ("port", "asked", "words"),
+    [
+        ("53/UDP", ("--dns", "a", "--path", "/"), "ask for one thing"),
+        ("9092/UDP", ("--kafka-topic", "t"), "a Kafka request needs TCP, not UDP"),
+        ("8/ICMP", ("--dns", "a"), "a DNS query needs TCP or UDP, not ICMP"),
+        ("53/UDP", ("--dns", "a b"), "--dns"),
+        ("9092/TCP", ("--kafka-api", "fetsch"), "'fetsch' is none of Kafka's APIs"),
+    ],
+)
+def test_what_nobody_can_ask(streams: Path, port: str, asked: tuple[str, ...], words: str) -> None:
+    done = ask(streams, "xwing", port, *asked)
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_two_parsers_for_the_same_pods(streams: Path) -> None:
+    clause = {"fromEndpoints": peers({"org": "empire"}), "toPorts": [to_ports("9092", http=[LAND])]}
+    (streams / "http.yaml").write_text(manifest(policy("http", subject={"org": "empire"}, ingress=[clause])))
+    done = ask(streams, "tiefighter", "9092/TCP")
+    assert done.exit_code == 1
+    assert "policies ask for different parsers here: denied until one of them is gone" in done.stdout
+    assert "CiliumNetworkPolicy default/http spec.ingress[0]" in done.stdout
+    assert "conflicting fields (ConflictingFields)" in done.stderr
+    assert (
+        ask(streams, "xwing", "9092/TCP", "--kafka-topic", "announce").exit_code == 0
+    )  # whom only one of them chooses
+
+
+def test_rules_of_any_parser_are_shown(streams: Path) -> None:
+    done = deflector("show", "default/mediabot", "--manifests", str(streams))
+    assert "pattern *.github.com" in done.output
+    shown = json.loads(deflector("show", "default/deathstar", "--manifests", str(streams), "-o", "json").stdout)
+    (judged,) = (peer for port in shown["ingress"]["ports"] for peer in port["peers"] if peer["verdict"] == "redirect")
+    assert judged["parser"] == "kafka"
+    assert judged["rules"][0]["kafka"] == {"role": "produce", "topic": "announce"}

@@ -156,3 +156,37 @@ def test_usage(tmp_path: Path) -> None:
     done = validate("--help")
     assert done.returncode == 0
     assert "kubectl get" in done.stdout
+
+
+NAMES = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: names}
+spec:
+  endpointSelector: {}
+  egress:
+  - toFQDNs: [{matchName: api.github.com}]
+    toPorts: [{ports: [{port: "443", protocol: TCP}]}]
+"""
+LOOKUPS = """
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: lookups}
+spec:
+  endpointSelector: {}
+  egress:
+  - toEntities: [cluster]
+    toPorts: [{ports: [{port: "53"}], rules: {dns: [{matchPattern: "*"}]}}]
+"""
+
+
+def test_names_of_which_nothing_is_learned_are_told_of_unless_another_file_has_dns_rules(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(NAMES)
+    (tmp_path / "b.yaml").write_text(LOOKUPS)
+    done = validate("a.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == (
+        "a.yaml:8: CiliumNetworkPolicy default/names: spec.egress[0].toFQDNs: warning: selects nothing "
+        "(SelectsNothing): no DNS rule in any of these files lets lookups be seen: no address is ever learned"
+    )
+    assert validate(".", cwd=tmp_path).stdout == "2 objects, all valid\n"
