@@ -106,10 +106,21 @@ class ApiServer:
         path = resource.path(namespace, name, subresource)
         return _object(await self._ask("PATCH", path, body=changes, content_type=PATCHES[how]))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str = "", version: str = "") -> None:
-        """Remove it, if it still is the one of that uid and that resourceVersion."""
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str = "",
+        version: str = "",
+        grace: int | None = None,
+    ) -> None:
+        """Remove it, if it still is the one of that uid and that resourceVersion. `grace`: seconds that a pod has."""
         wanted = {key: value for key, value in (("uid", uid), ("resourceVersion", version)) if value}
-        body = {"preconditions": wanted} if wanted else {}
+        body: dict[str, Any] = {"preconditions": wanted} if wanted else {}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         await self._ask("DELETE", resource.path(namespace, name), body=body)
 
     async def ask(self, path: str) -> dict[str, Any]:
