@@ -231,7 +231,9 @@ _CONDUCTS: Final[dict[int, Conduct]] = {
         Each("dirs.topics", "results", (("topic_name", "name"),), "name", inner=_FLAT),
         split=False,
     ),
-    35: Conduct((Each("topics", topic="topic", null_is_all=True),), Code.TOPIC_AUTHORIZATION_FAILED),
+    35: Conduct(
+        (Each("topics", topic="topic", null_is_all=True), Each("", "results")), Code.TOPIC_AUTHORIZATION_FAILED
+    ),
     37: _per_topic(_topics(answer="results")),
     **dict.fromkeys((38, 39, 40, 41), _TOKEN),
     42: _per_group(Each("groups_names", "results", (("group_id", SELF),))),

@@ -343,7 +343,8 @@ class Exchange:
     def _refuse_topics(self, request: Request) -> None:
         """The whole request, because of some of its topics."""
         panel = self._panel(request)
-        self._witness.undone(request.head, request.subjects()[0], panel)
+        is_silent = request.expects_answer() is False
+        self._witness.undone(request.head, request.subjects()[0], panel, is_silent=is_silent)
         try:
             self._answer(request, replies.denied_by_topic(request, panel))
         except Unanswerable:
@@ -364,10 +365,11 @@ class Exchange:
     def _split(self, request: Request) -> None:
         """Forward the allowed topics; the answer will have the others with their errors."""
         panel = self._panel(request)
-        self._witness.judged(request.head, request.subjects()[0], self._scope, panel)
+        is_silent = request.expects_answer() is False
         part = replies.part(request, panel)
+        self._witness.judged(request.head, request.subjects()[0], self._scope, panel, is_silent=is_silent)
         self.to_server.append(part.frame)
-        if request.expects_answer() is False:
+        if is_silent:
             self._finishing = True  # as brokers do: there is no answer, so the client must notice otherwise
         else:
             self._expect(request, part.treatment)

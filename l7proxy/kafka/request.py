@@ -18,7 +18,11 @@ from l7proxy.kafka.verdicts import Session, has_session
 from l7proxy.kafka.wire import WireError
 
 HOLD_MAX: Final = 4 << 20  # bytes of a request that are kept until it is judged
-_MORE: Final = {PRODUCE: ("acks",), FETCH: ("session_id", "session_epoch")}
+_MORE: Final = {
+    PRODUCE: ("acks",),
+    FETCH: ("session_id", "session_epoch"),
+    SHARE_FETCH: ("group_id", "member_id", "share_session_epoch"),
+}
 _SKELETON: Final = ("acks", "topic_data.partition_data.index")
 _NO_ANSWER: Final = 0  # acks
 
@@ -91,11 +95,10 @@ class Request:
         key, version = self.head.key, self.head.version
         if not self.is_known or not has_session(key, version):
             return None
-        if key == SHARE_FETCH:
-            message = self.message()
-            return Session((message["group_id"], message["member_id"]), message["share_session_epoch"])
         assert self._scan is not None
-        found: dict[str, Any] = {path: value for path, value in self._scan.found if path in _MORE[FETCH]}
+        found: dict[str, Any] = {path: value for path, value in self._scan.found if path in _MORE[key]}
+        if key == SHARE_FETCH:
+            return Session((found.get("group_id"), found.get("member_id")), found.get("share_session_epoch", 0))
         return Session(found.get("session_id"), found.get("session_epoch", 0))
 
     def message(self) -> Message:

@@ -52,7 +52,9 @@ def subject(each: Each, entry: Any) -> Subject | None:
 
 
 def entries(asked: str, message: Message) -> list[Any] | None:
-    """The entries of an array, by its path; None if the array, or what it is in, is null."""
+    """The entries of an array, by its path ("": the request itself); None if it, or what it is in, is null."""
+    if not asked:
+        return [message]
     first, _, rest = asked.partition(".")
     value = message.get(first)
     if not rest or value is None:

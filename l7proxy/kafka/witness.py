@@ -36,22 +36,25 @@ class Witness:
         for topic in topics or _NO_TOPIC:
             self._see(head, topic, code=code, reason=reason)
 
-    def judged(self, head: Head, topics: Sequence[Subject], scope: Scope, panel: Panel) -> None:
-        """A request by its topics: those that are allowed are forwarded, the others refused."""
+    def judged(
+        self, head: Head, topics: Sequence[Subject], scope: Scope, panel: Panel, *, is_silent: bool = False
+    ) -> None:
+        """A request by its topics: those that are allowed are forwarded, the others refused. `is_silent`: there is no
+        answer."""
         every = _union(scope)
         for topic in topics or _NO_TOPIC:
             reason = panel.reason(topic) if topic != _NO_TOPIC[0] else None
             if reason is None:
                 self._see(head, topic, origins=scope.topics.get(self._known.name(topic) or "", every))
             else:
-                self._see(head, topic, code=panel.code(topic), reason=reason)
+                self._see(head, topic, code=0 if is_silent else panel.code(topic), reason=reason)
 
-    def undone(self, head: Head, topics: Sequence[Subject], panel: Panel) -> None:
+    def undone(self, head: Head, topics: Sequence[Subject], panel: Panel, *, is_silent: bool) -> None:
         """A request that is refused as a whole because of some topics: of the others nothing was seen, for they were
-        neither forwarded nor refused."""
+        neither forwarded nor refused. `is_silent`: there is no answer."""
         for topic in topics:
             if (reason := panel.reason(topic)) is not None:
-                self._see(head, topic, code=panel.code(topic), reason=reason)
+                self._see(head, topic, code=0 if is_silent else panel.code(topic), reason=reason)
 
     def _see(
         self, head: Head, topic: Subject, *, code: int = 0, reason: Reason | None = None, origins: Origins = ()
