@@ -159,17 +159,27 @@ def _l4_clauses(draw: st.DrawFn, direction: str, is_deny: bool) -> dict[str, Any
         case 1:
             clause["icmps"] = draw(_icmps)
         case _:
-            clause["toPorts"] = [draw(_l4_ports(is_deny)) for _ in range(draw(st.integers(1, 2)))]
+            clause["toPorts"] = [draw(_l4_ports(direction, is_deny)) for _ in range(draw(st.integers(1, 2)))]
     return clause
 
 
 @st.composite
-def _l4_ports(draw: st.DrawFn, is_deny: bool) -> dict[str, Any]:
+def _l4_ports(draw: st.DrawFn, direction: str, is_deny: bool) -> dict[str, Any]:
     ports = draw(st.lists(_ports, min_size=1, max_size=2))
-    with_http = not is_deny and draw(st.integers(0, 4)) == 0 and all(port["port"] != "0" for port in ports)
-    protocol = "TCP" if with_http else draw(st.sampled_from(["TCP", "UDP", "ANY", "TCP"]))
+    protocol, rules = draw(st.sampled_from(["TCP", "UDP", "ANY", "TCP"])), {}
+    if not is_deny and draw(st.integers(0, 3)) == 0 and all(port["port"] != "0" for port in ports):
+        protocol, rules = draw(_l7(direction, has_range=any("endPort" in port for port in ports)))
     entry: dict[str, Any] = {"ports": [port | {"protocol": protocol} for port in ports]}
-    return entry | ({"rules": {"http": [{"method": "GET"}]}} if with_http else {})
+    return entry | ({"rules": rules} if rules else {})
+
+
+@st.composite
+def _l7(draw: st.DrawFn, direction: str, *, has_range: bool) -> tuple[str, dict[str, Any]]:
+    """Rules of one parser, and a protocol that it is spoken over. DNS is for egress, and for single ports."""
+    rules = {"http": [{"method": "GET"}], "kafka": [{"topic": "t"}], "dns": [{"matchPattern": "*.io"}]}
+    able = ["http", "http", "kafka"] if direction == "ingress" or has_range else ["http", "kafka", "dns", "dns"]
+    kind = draw(st.sampled_from(able))
+    return draw(st.sampled_from(["TCP", "UDP", "ANY"])) if kind == "dns" else "TCP", {kind: rules[kind]}
 
 
 @st.composite
