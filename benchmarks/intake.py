@@ -81,7 +81,7 @@ class Nobody:
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         return
 
-    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
+    def parsed(self, view: Lookups, uses: Sequence[tuple[Parsed, int]], now_ns: int) -> None:
         return
 
 

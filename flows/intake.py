@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from flow import flow_pb2
 from google.protobuf.message import DecodeError as WireError
@@ -30,6 +30,19 @@ from flows.ring import Event, Ring
 from flows.tally import Tally
 
 Unpack = Callable[[], Sequence[Parsed]]  # ValueError for what is malformed
+
+
+T = TypeVar("T")
+
+
+class Packed(NamedTuple):
+    """What a parser of ours saw, to be unpacked if somebody wants to know: how many flows it becomes, and how many of
+    them are denials. `uses`: its requests, each for so many that are alike. ValueError for what is malformed."""
+
+    flows: int
+    denials: int
+    unpack: Unpack
+    uses: Callable[[], Sequence[tuple[Parsed, int]]]
 
 
 class _Waiting(NamedTuple):
@@ -112,15 +125,14 @@ class Intake:
     def parsed(self, records: Sequence[Parsed]) -> None:
         """Take what parsers of ours saw."""
         if self.tally is not None:
-            self.tally.parsed(self._view(), records, self._now_ns())
+            self.tally.parsed(self._view(), [(record, 1) for record in records], self._now_ns())
         self._take(tuple(records), sum(map(count, records)), sum(count(one) for one in records if one.is_denial))
 
-    def packed(self, unpack: Unpack, flows: int, denials: int) -> None:
-        """The same, unpacked only if somebody wants to know: `flows` they become, and `denials` are among them."""
+    def packed(self, packed: Packed) -> None:
+        """The same, unpacked only if somebody wants to read."""
         if self.tally is not None:
-            self.parsed(self._unpacked(unpack))
-        else:
-            self._take(unpack, flows, denials)
+            self.tally.parsed(self._view(), self._unpacked(packed.uses), self._now_ns())
+        self._take(packed.unpack, packed.flows, packed.denials)
 
     def lost(self, count: int, source: flow_pb2.LostEventSource = flow_pb2.PERF_EVENT_RING_BUFFER) -> None:
         """Take note that `count` events never arrived, and where they were lost."""
@@ -141,7 +153,7 @@ class Intake:
             self._build(waiting)
         return bool(self._unread or self._waiting)
 
-    def _unpacked(self, unpack: Unpack) -> Sequence[Parsed]:
+    def _unpacked(self, unpack: Callable[[], Sequence[T]]) -> Sequence[T]:
         try:
             return unpack()
         except ValueError as error:

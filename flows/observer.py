@@ -19,7 +19,7 @@ from relay import relay_pb2
 from flows.accesslog.decode import SLOT_KEY
 from flows.account import ReaderAccount, RingAccount
 from flows.agent_events import EventReader, EventReading, EventRing
-from flows.intake import Intake, Unpack
+from flows.intake import Intake, Packed
 from flows.lookups import Lookups
 from flows.pace import Pace
 from flows.reader import Clock, Losses, Reader
@@ -127,9 +127,9 @@ class Observer:
         self._intake.parsed(records)
         self._announce()
 
-    def packed(self, unpack: Unpack, flows: int, denials: int) -> None:
-        """The same, unpacked only if somebody wants to know: `flows` they become, and `denials` are among them."""
-        self._intake.packed(unpack, flows, denials)
+    def packed(self, packed: Packed) -> None:
+        """The same, unpacked only if somebody wants to read."""
+        self._intake.packed(packed)
         self._announce()
 
     def lost(self, count: int) -> None:

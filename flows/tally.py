@@ -53,8 +53,8 @@ class Ledger(Protocol):
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         """Policy verdicts of the kernel."""
 
-    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
-        """Requests of DNS and Kafka."""
+    def parsed(self, view: Lookups, uses: Sequence[tuple[Parsed, int]], now_ns: int) -> None:
+        """Requests of DNS and Kafka, each for so many that are alike."""
 
 
 class Tally:
@@ -115,10 +115,10 @@ class Tally:
         if verdicts:
             self._ledger.packets(view, verdicts, now_ns)
 
-    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
-        """Take what parsers of ours saw; an answer is its request's."""
+    def parsed(self, view: Lookups, uses: Sequence[tuple[Parsed, int]], now_ns: int) -> None:
+        """Take what parsers of ours saw, each for so many that are alike; an answer is its request's."""
         self._begin(view)
-        requests = [record for record in records if record.is_request]
+        requests = [use for use in uses if use[0].is_request]
         if requests:
             self._ledger.parsed(view, requests, now_ns)
 

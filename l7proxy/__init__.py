@@ -1,1 +1,1 @@
-"""What a request may do where Envoy has no parser: DNS is in `dns`, Kafka is to follow (docs/architecture.md)."""
+"""What a request may do where Envoy has no parser: `dns`, `kafka` (docs/architecture.md)."""

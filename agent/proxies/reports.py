@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 
 from agent.proxies.dns_flows import dns_records
+from flows.intake import Packed
 from flows.record import Parsed
 from xds.protos.deflector.l7.v1 import reports_pb2 as pb
 
@@ -25,8 +26,7 @@ Answer: TypeAlias = Callable[[Sequence[int], Sequence[int]], None]
 class Flows(Protocol):
     """Who takes records (flows.observer)."""
 
-    def packed(self, unpack: Callable[[], Sequence[Parsed]], flows: int, denials: int) -> None:
-        """`unpack` gives the records; what it raises as ValueError is counted as malformed."""
+    def packed(self, packed: Packed) -> None: ...
 
 
 Learn: TypeAlias = Callable[[Iterable[pb.Learned], Answer], None]
@@ -95,8 +95,7 @@ class _Stream:
         if batch.learned:  # somebody may wait for these
             self._learn(batch.learned, self._answered)
         if batch.HasField("dns"):
-            packed = batch.dns.packed
-            self._flows.packed(lambda: dns_records(packed), batch.dns.flows, batch.dns.denials)
+            self._flows.packed(_packed(batch.dns, dns_records))
         if batch.counters:
             self.counters = dict(batch.counters)
 
@@ -112,3 +111,10 @@ class _Stream:
         self._answers.in_force.extend(in_force)
         self._answers.cannot_be.extend(cannot_be)
         self._due.set()
+
+
+def _packed(records: pb.Records, read: Callable[[bytes], Sequence[Parsed]]) -> Packed:
+    packed, requests, counts = records.packed, records.requests, records.counts
+    return Packed(
+        records.flows, records.denials, lambda: read(packed), lambda: list(zip(read(requests), counts, strict=True))
+    )

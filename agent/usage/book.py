@@ -65,12 +65,12 @@ class Usage:
         for record in records:
             self._note(view.why_packet(record), Count(1, now_ns))
 
-    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
-        """Requests of DNS and Kafka under this view."""
+    def parsed(self, view: Lookups, uses: Sequence[tuple[Parsed, int]], now_ns: int) -> None:
+        """Requests of DNS and Kafka under this view, each for so many that are alike."""
         assert isinstance(view, NodeView)
         self.follow(view, now_ns)
-        for record in records:
-            self._note(view.why_parsed(record), Count(1, now_ns))
+        for record, number in uses:
+            self._note(view.why_parsed(record), Count(number, now_ns))
 
     def follow(self, view: NodeView, now_ns: int) -> None:
         """Take the policies of this view for those of now: the numbers of rules that stay are kept."""

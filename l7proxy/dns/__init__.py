@@ -2,10 +2,9 @@
 
 wire, names_on_wire   bytes -> query or answer            (pure)
 replies               what we answer ourselves            (pure)
-patterns, judge       which questions are allowed         (pure)
+judge                 which questions are allowed         (pure)
 transactions          which queries are open              (pure)
-answers, names        what was learned, and for how long  (pure)
-journal               what survives a restart             (pure; journal_file is its thin shell)
+answers, lessons      what an answer teaches; what waits  (pure)
 packets               UDP answers as IP packets           (pure)
 proxy and its parts   sockets                             (the only ones that touch any)
 """

@@ -62,7 +62,7 @@ class Lessons:
     _selected: NameSet = field(default_factory=lambda: NameSet((), (), Dialect.TO_FQDNS))
     _targets: bool = False
     _known: OrderedDict[tuple[str, str, bytes], float] = field(default_factory=OrderedDict)  # until when
-    _told: OrderedDict[tuple[str, Learned], float] = field(default_factory=OrderedDict)
+    _told: OrderedDict[tuple[str, str, tuple[bytes, ...]], float] = field(default_factory=OrderedDict)
     _open: OrderedDict[int, Lesson] = field(default_factory=OrderedDict)  # by number
     _latest: dict[Subject, Lesson] = field(default_factory=dict)
     _last: int = 0
@@ -140,7 +140,7 @@ class Lessons:
 
     def _mention(self, pod: str, learned: Learned, now: float, until: float) -> Taken:
         """For lists and flows: nobody waits for it, and it may be lost."""
-        key = (pod, learned._replace(ttl=0))
+        key = (pod, learned.name, learned.addresses)
         if self._told.get(key, 0.0) >= until:
             return _NOTHING
         lesson = Lesson(0, pod, learned, _seconds(learned.ttl), now)

@@ -120,7 +120,7 @@ def test_rules_are_counted() -> None:
     allowed = query("www.example.com.", ParserVerdict.FORWARDED, rules=RULES[0].origins)
     usage.follow(seen, 2)
     usage.rules |= {origin: RuleUse(1) for rule in RULES for origin in rule.origins}
-    usage.parsed(seen, [allowed, allowed, query("cilium.io.")], 9)
+    usage.parsed(seen, [(allowed, 2), (query("cilium.io."), 1)], 9)
     assert usage.rules[RULES[0].origins[0]].numbers == {Outcome.ALLOWED: 2}
     assert usage.rules[RULES[1].origins[0]].numbers == {Outcome.NEAR_MISS: 1}
     assert (usage.rules[RULES[0].origins[0]].last_ns, usage.rules[RULES[1].origins[0]].last_ns) == (9, 0)

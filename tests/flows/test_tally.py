@@ -11,6 +11,7 @@ from envoy.data.accesslog.v3.accesslog_pb2 import HTTPAccessLogEntry
 from seen import seen_pb2
 
 from flows.accesslog.decode import decode_entry
+from flows.intake import Packed
 from flows.lookups import Lookups
 from flows.record import DnsAnswer, PacketKind, PacketRecord, Parsed
 from flows.tally import JOINED_PREFIX, SINGLES_MAX, Count, Tally, Use
@@ -27,7 +28,7 @@ class Ledger:
 
     told: list[tuple[Lookups, dict[Use, int]]] = field(default_factory=list)
     packets_told: int = 0
-    parsed_told: list[Parsed] = field(default_factory=list)
+    parsed_told: list[tuple[Parsed, int]] = field(default_factory=list)
 
     def requests(self, view: Lookups, uses: Sequence[tuple[Use, Count]]) -> None:
         self.told.append((view, {use: count.number for use, count in uses}))
@@ -35,8 +36,8 @@ class Ledger:
     def packets(self, view: Lookups, records: Sequence[PacketRecord], now_ns: int) -> None:
         self.packets_told += len(records)
 
-    def parsed(self, view: Lookups, records: Sequence[Parsed], now_ns: int) -> None:
-        self.parsed_told += records
+    def parsed(self, view: Lookups, uses: Sequence[tuple[Parsed, int]], now_ns: int) -> None:
+        self.parsed_told += uses
 
     @property
     def uses(self) -> dict[Use, int]:
@@ -154,7 +155,15 @@ def test_of_dns_and_kafka_requests_are_counted_and_answers_are_theirs() -> None:
     taker = intake(Galaxy())
     taker.tally = Tally(ledger)
     taker.parsed([QUERY, QUERY._replace(answer=DnsAnswer()), PRODUCE, PRODUCE._replace(is_response=True)])
-    assert ledger.parsed_told == [QUERY, PRODUCE]
+    assert ledger.parsed_told == [(QUERY, 1), (PRODUCE, 1)]
+
+
+def test_of_packed_records_only_what_is_to_be_counted_is_unpacked() -> None:
+    ledger = Ledger()
+    taker = intake(Galaxy())
+    taker.tally, taker.reading = Tally(ledger), False
+    taker.packed(Packed(flows=4, denials=0, unpack=lambda: pytest.fail("nobody reads"), uses=lambda: [(QUERY, 2)]))
+    assert ledger.parsed_told == [(QUERY, 2)]
 
 
 def test_leaves_of_many_rules_are_known_by_the_name_that_the_tree_gives_them() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from agent.proxies.inside.outbox import Outbox
@@ -31,6 +32,18 @@ _ERRORS: Final = frozenset(
 )
 
 
+@dataclass(slots=True, eq=False)
+class _Place:
+    """Where the slot and the rule of a decision stand in the batch, and what passed by it. The decision is held, so
+    that its id is nobody else's."""
+
+    decision: Decision
+    slot: int
+    rule: int
+    passed: int = 0
+    samples: tuple[pb.DnsAccess, ...] = ()
+
+
 class DnsReports:
     """Satisfies l7proxy.dns's RecordSink and LearnedSink, and the stream's Source. `wake(urgent)` when there is
     something to tell; `counted` gives the proxy's own counts."""
@@ -39,9 +52,7 @@ class DnsReports:
         self._wake = wake
         self._accesses = pb.DnsAccesses()
         self._denials = 0
-        self._numbers: dict[
-            int, tuple[Decision, int, int]
-        ] = {}  # by id of a decision: it, its slot's and rule's places
+        self._numbers: dict[int, _Place] = {}  # by id of a decision
         self._slots: dict[str, int] = {}
         self._outbox = Outbox(denials_of)
         self._lessons = Lessons()
@@ -64,9 +75,9 @@ class DnsReports:
         if reason is Reason.TIMEOUT:  # not told as a flow (facts, hubble.md 5.2)
             self._counts[reason] += 1
             return
-        _, slot, rule = self._numbers.get(id(decision)) or self._number(decision)
+        place = self._numbers.get(id(decision)) or self._number(decision)
         access = self._accesses.accesses.add(
-            slot=slot,
+            slot=place.slot,
             client=client.pod,
             client_port=client.pod_port,
             server=client.server,
@@ -74,9 +85,12 @@ class DnsReports:
             tcp=client.protocol == Protocol.TCP,
             query=questions[0].name if questions else "",
             types=[question.qtype for question in questions],
-            rule=rule,
+            rule=place.rule,
         )
-        if is_response:
+        if not is_response and reason is None:
+            place.passed += 1
+            place.samples = place.samples or (access,)
+        elif is_response:
             gist = record.gist
             answer = access.answer
             answer.rcode, answer.ttl = record.rcode, gist.ttl
@@ -185,8 +199,8 @@ class DnsReports:
             access.verdict = pb.DROPPED
             self._denials += 1
 
-    def _number(self, decision: Decision) -> tuple[Decision, int, int]:
-        """Places of its slot and rule in the batch that is open."""
+    def _number(self, decision: Decision) -> _Place:
+        """In the batch that is open."""
         accesses, slot, rule = self._accesses, 0, 0
         if decision.slot is not None:
             name = decision.slot.name
@@ -197,15 +211,30 @@ class DnsReports:
         if decision.rule is not None:
             accesses.rules.add(origins=origins_of(decision.rule.origins))
             rule = len(accesses.rules)
-        self._numbers[id(decision)] = found = (decision, slot, rule)
+        self._numbers[id(decision)] = found = _Place(decision, slot, rule)
         return found
 
     def _pack(self) -> None:
         accesses, denials = self._accesses, self._denials
+        passed = [place for place in self._numbers.values() if place.passed]
+        requests = pb.DnsAccesses(slots=accesses.slots, rules=accesses.rules)
+        requests.accesses.extend(sample for place in passed for sample in place.samples)
+        counts = [place.passed for place in passed]
+        if denials:
+            refused = [one for one in accesses.accesses if one.verdict == pb.DROPPED]
+            requests.accesses.extend(refused)
+            counts += [1] * len(refused)
+        self._outbox.put(
+            pb.Records(
+                packed=accesses.SerializeToString(),
+                flows=len(accesses.accesses),
+                denials=denials,
+                requests=requests.SerializeToString(),
+                counts=counts,
+            )
+        )
         self._accesses, self._denials = pb.DnsAccesses(), 0
         self._numbers, self._slots = {}, {}
-        packed = accesses.SerializeToString()
-        self._outbox.put(pb.Records(packed=packed, flows=len(accesses.accesses), denials=denials))
         self._wake(False)
 
 

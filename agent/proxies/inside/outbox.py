@@ -52,4 +52,12 @@ class Outbox:
         self.lost += oldest.flows - oldest.denials
         if oldest.denials:
             packed = self.denials_of(oldest.packed)
-            self._thinned.append(Records(packed=packed, flows=oldest.denials, denials=oldest.denials))
+            self._thinned.append(
+                Records(
+                    packed=packed,
+                    flows=oldest.denials,
+                    denials=oldest.denials,
+                    requests=oldest.requests,
+                    counts=oldest.counts,
+                )
+            )

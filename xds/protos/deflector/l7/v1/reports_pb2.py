@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from xds.protos.deflector.l7.v1 import filters_pb2 as xds_dot_protos_dot_deflector_dot_l7_dot_v1_dot_filters__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(xds/protos/deflector/l7/v1/reports.proto\x12\x0f\x64\x65\x66lector.l7.v1\x1a(xds/protos/deflector/l7/v1/filters.proto\"\xfa\x01\n\x05\x42\x61tch\x12%\n\x03\x64ns\x18\x01 \x01(\x0b\x32\x18.deflector.l7.v1.Records\x12\'\n\x05kafka\x18\x02 \x01(\x0b\x32\x18.deflector.l7.v1.Records\x12)\n\x07learned\x18\x03 \x03(\x0b\x32\x18.deflector.l7.v1.Learned\x12\x36\n\x08\x63ounters\x18\x04 \x03(\x0b\x32$.deflector.l7.v1.Batch.CountersEntry\x12\r\n\x05proxy\x18\x05 \x01(\t\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"9\n\x07Records\x12\x0e\n\x06packed\x18\x01 \x01(\x0c\x12\r\n\x05\x66lows\x18\x02 \x01(\r\x12\x0f\n\x07\x64\x65nials\x18\x03 \x01(\r\".\n\x07\x41nswers\x12\x10\n\x08in_force\x18\x01 \x03(\x04\x12\x11\n\tcannot_be\x18\x02 \x03(\x04\"t\n\x07Learned\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12\x11\n\taddresses\x18\x05 \x03(\x0c\x12\x0b\n\x03ttl\x18\x06 \x01(\r\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x06\"0\n\x04Rule\x12(\n\x07origins\x18\x01 \x03(\x0b\x32\x17.deflector.l7.v1.Origin\"p\n\x0b\x44nsAccesses\x12\r\n\x05slots\x18\x01 \x03(\t\x12$\n\x05rules\x18\x02 \x03(\x0b\x32\x15.deflector.l7.v1.Rule\x12,\n\x08\x61\x63\x63\x65sses\x18\x03 \x03(\x0b\x32\x1a.deflector.l7.v1.DnsAccess\"\x83\x02\n\tDnsAccess\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_port\x18\x03 \x01(\r\x12\x0e\n\x06server\x18\x04 \x01(\t\x12\x13\n\x0bserver_port\x18\x05 \x01(\r\x12\x0b\n\x03tcp\x18\x06 \x01(\x08\x12\r\n\x05query\x18\x07 \x01(\t\x12\r\n\x05types\x18\x08 \x03(\r\x12)\n\x07verdict\x18\t \x01(\x0e\x32\x18.deflector.l7.v1.Verdict\x12\x0c\n\x04rule\x18\n \x01(\r\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12*\n\x06\x61nswer\x18\x0c \x01(\x0b\x32\x1a.deflector.l7.v1.DnsAnswer\"Y\n\tDnsAnswer\x12\r\n\x05rcode\x18\x01 \x01(\r\x12\x11\n\taddresses\x18\x02 \x03(\x0c\x12\x0e\n\x06\x63names\x18\x03 \x03(\t\x12\x0b\n\x03ttl\x18\x04 \x01(\r\x12\r\n\x05types\x18\x05 \x03(\r\"t\n\rKafkaAccesses\x12\r\n\x05slots\x18\x01 \x03(\t\x12$\n\x05rules\x18\x02 \x03(\x0b\x32\x15.deflector.l7.v1.Rule\x12.\n\x08\x61\x63\x63\x65sses\x18\x03 \x03(\x0b\x32\x1c.deflector.l7.v1.KafkaAccess\"\xb9\x02\n\x0bKafkaAccess\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_port\x18\x03 \x01(\r\x12\x0e\n\x06server\x18\x04 \x01(\t\x12\x13\n\x0bserver_port\x18\x05 \x01(\r\x12\x0f\n\x07\x61pi_key\x18\x06 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x07 \x01(\x05\x12\x16\n\x0e\x63orrelation_id\x18\x08 \x01(\x05\x12\x0e\n\x06topics\x18\t \x03(\t\x12\x13\n\x0bis_response\x18\n \x01(\x08\x12\x12\n\nerror_code\x18\x0b \x01(\x05\x12)\n\x07verdict\x18\x0c \x01(\x0e\x32\x18.deflector.l7.v1.Verdict\x12\r\n\x05rules\x18\r \x03(\r\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x11\n\tclient_id\x18\x0f \x01(\t*0\n\x07Verdict\x12\r\n\tFORWARDED\x10\x00\x12\x0b\n\x07\x44ROPPED\x10\x01\x12\t\n\x05\x45RROR\x10\x02\x32I\n\x07Reports\x12>\n\x06Report\x12\x16.deflector.l7.v1.Batch\x1a\x18.deflector.l7.v1.Answers(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(xds/protos/deflector/l7/v1/reports.proto\x12\x0f\x64\x65\x66lector.l7.v1\x1a(xds/protos/deflector/l7/v1/filters.proto\"\xfa\x01\n\x05\x42\x61tch\x12%\n\x03\x64ns\x18\x01 \x01(\x0b\x32\x18.deflector.l7.v1.Records\x12\'\n\x05kafka\x18\x02 \x01(\x0b\x32\x18.deflector.l7.v1.Records\x12)\n\x07learned\x18\x03 \x03(\x0b\x32\x18.deflector.l7.v1.Learned\x12\x36\n\x08\x63ounters\x18\x04 \x03(\x0b\x32$.deflector.l7.v1.Batch.CountersEntry\x12\r\n\x05proxy\x18\x05 \x01(\t\x1a/\n\rCountersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"[\n\x07Records\x12\x0e\n\x06packed\x18\x01 \x01(\x0c\x12\r\n\x05\x66lows\x18\x02 \x01(\r\x12\x0f\n\x07\x64\x65nials\x18\x03 \x01(\r\x12\x10\n\x08requests\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x05 \x03(\r\".\n\x07\x41nswers\x12\x10\n\x08in_force\x18\x01 \x03(\x04\x12\x11\n\tcannot_be\x18\x02 \x03(\x04\"t\n\x07Learned\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07targets\x18\x04 \x03(\t\x12\x11\n\taddresses\x18\x05 \x03(\x0c\x12\x0b\n\x03ttl\x18\x06 \x01(\r\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x06\"0\n\x04Rule\x12(\n\x07origins\x18\x01 \x03(\x0b\x32\x17.deflector.l7.v1.Origin\"p\n\x0b\x44nsAccesses\x12\r\n\x05slots\x18\x01 \x03(\t\x12$\n\x05rules\x18\x02 \x03(\x0b\x32\x15.deflector.l7.v1.Rule\x12,\n\x08\x61\x63\x63\x65sses\x18\x03 \x03(\x0b\x32\x1a.deflector.l7.v1.DnsAccess\"\x83\x02\n\tDnsAccess\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_port\x18\x03 \x01(\r\x12\x0e\n\x06server\x18\x04 \x01(\t\x12\x13\n\x0bserver_port\x18\x05 \x01(\r\x12\x0b\n\x03tcp\x18\x06 \x01(\x08\x12\r\n\x05query\x18\x07 \x01(\t\x12\r\n\x05types\x18\x08 \x03(\r\x12)\n\x07verdict\x18\t \x01(\x0e\x32\x18.deflector.l7.v1.Verdict\x12\x0c\n\x04rule\x18\n \x01(\r\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12*\n\x06\x61nswer\x18\x0c \x01(\x0b\x32\x1a.deflector.l7.v1.DnsAnswer\"Y\n\tDnsAnswer\x12\r\n\x05rcode\x18\x01 \x01(\r\x12\x11\n\taddresses\x18\x02 \x03(\x0c\x12\x0e\n\x06\x63names\x18\x03 \x03(\t\x12\x0b\n\x03ttl\x18\x04 \x01(\r\x12\r\n\x05types\x18\x05 \x03(\r\"t\n\rKafkaAccesses\x12\r\n\x05slots\x18\x01 \x03(\t\x12$\n\x05rules\x18\x02 \x03(\x0b\x32\x15.deflector.l7.v1.Rule\x12.\n\x08\x61\x63\x63\x65sses\x18\x03 \x03(\x0b\x32\x1c.deflector.l7.v1.KafkaAccess\"\xb9\x02\n\x0bKafkaAccess\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x13\n\x0b\x63lient_port\x18\x03 \x01(\r\x12\x0e\n\x06server\x18\x04 \x01(\t\x12\x13\n\x0bserver_port\x18\x05 \x01(\r\x12\x0f\n\x07\x61pi_key\x18\x06 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x07 \x01(\x05\x12\x16\n\x0e\x63orrelation_id\x18\x08 \x01(\x05\x12\x0e\n\x06topics\x18\t \x03(\t\x12\x13\n\x0bis_response\x18\n \x01(\x08\x12\x12\n\nerror_code\x18\x0b \x01(\x05\x12)\n\x07verdict\x18\x0c \x01(\x0e\x32\x18.deflector.l7.v1.Verdict\x12\r\n\x05rules\x18\r \x03(\r\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x11\n\tclient_id\x18\x0f \x01(\t*0\n\x07Verdict\x12\r\n\tFORWARDED\x10\x00\x12\x0b\n\x07\x44ROPPED\x10\x01\x12\t\n\x05\x45RROR\x10\x02\x32I\n\x07Reports\x12>\n\x06Report\x12\x16.deflector.l7.v1.Batch\x1a\x18.deflector.l7.v1.Answers(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,30 +34,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BATCH_COUNTERSENTRY']._loaded_options = None
   _globals['_BATCH_COUNTERSENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=1532
-  _globals['_VERDICT']._serialized_end=1580
+  _globals['_VERDICT']._serialized_start=1566
+  _globals['_VERDICT']._serialized_end=1614
   _globals['_BATCH']._serialized_start=104
   _globals['_BATCH']._serialized_end=354
   _globals['_BATCH_COUNTERSENTRY']._serialized_start=307
   _globals['_BATCH_COUNTERSENTRY']._serialized_end=354
   _globals['_RECORDS']._serialized_start=356
-  _globals['_RECORDS']._serialized_end=413
-  _globals['_ANSWERS']._serialized_start=415
-  _globals['_ANSWERS']._serialized_end=461
-  _globals['_LEARNED']._serialized_start=463
-  _globals['_LEARNED']._serialized_end=579
-  _globals['_RULE']._serialized_start=581
-  _globals['_RULE']._serialized_end=629
-  _globals['_DNSACCESSES']._serialized_start=631
-  _globals['_DNSACCESSES']._serialized_end=743
-  _globals['_DNSACCESS']._serialized_start=746
-  _globals['_DNSACCESS']._serialized_end=1005
-  _globals['_DNSANSWER']._serialized_start=1007
-  _globals['_DNSANSWER']._serialized_end=1096
-  _globals['_KAFKAACCESSES']._serialized_start=1098
-  _globals['_KAFKAACCESSES']._serialized_end=1214
-  _globals['_KAFKAACCESS']._serialized_start=1217
-  _globals['_KAFKAACCESS']._serialized_end=1530
-  _globals['_REPORTS']._serialized_start=1582
-  _globals['_REPORTS']._serialized_end=1655
+  _globals['_RECORDS']._serialized_end=447
+  _globals['_ANSWERS']._serialized_start=449
+  _globals['_ANSWERS']._serialized_end=495
+  _globals['_LEARNED']._serialized_start=497
+  _globals['_LEARNED']._serialized_end=613
+  _globals['_RULE']._serialized_start=615
+  _globals['_RULE']._serialized_end=663
+  _globals['_DNSACCESSES']._serialized_start=665
+  _globals['_DNSACCESSES']._serialized_end=777
+  _globals['_DNSACCESS']._serialized_start=780
+  _globals['_DNSACCESS']._serialized_end=1039
+  _globals['_DNSANSWER']._serialized_start=1041
+  _globals['_DNSANSWER']._serialized_end=1130
+  _globals['_KAFKAACCESSES']._serialized_start=1132
+  _globals['_KAFKAACCESSES']._serialized_end=1248
+  _globals['_KAFKAACCESS']._serialized_start=1251
+  _globals['_KAFKAACCESS']._serialized_end=1564
+  _globals['_REPORTS']._serialized_start=1616
+  _globals['_REPORTS']._serialized_end=1689
 # @@protoc_insertion_point(module_scope)

@@ -39,14 +39,18 @@ class Batch(_message.Message):
     def __init__(self, dns: _Optional[_Union[Records, _Mapping]] = ..., kafka: _Optional[_Union[Records, _Mapping]] = ..., learned: _Optional[_Iterable[_Union[Learned, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., proxy: _Optional[str] = ...) -> None: ...
 
 class Records(_message.Message):
-    __slots__ = ("packed", "flows", "denials")
+    __slots__ = ("packed", "flows", "denials", "requests", "counts")
     PACKED_FIELD_NUMBER: _ClassVar[int]
     FLOWS_FIELD_NUMBER: _ClassVar[int]
     DENIALS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
     packed: bytes
     flows: int
     denials: int
-    def __init__(self, packed: _Optional[bytes] = ..., flows: _Optional[int] = ..., denials: _Optional[int] = ...) -> None: ...
+    requests: bytes
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, packed: _Optional[bytes] = ..., flows: _Optional[int] = ..., denials: _Optional[int] = ..., requests: _Optional[bytes] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Answers(_message.Message):
     __slots__ = ("in_force", "cannot_be")
