@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "fqdn": ("agent.cli.fqdn", "fqdn", "List the names that pods have learned, and their addresses."),
     "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
+    "operator": ("agent.cli.operator", "operator", "Keep conditions, events and garbage of a whole cluster."),
     "policy": ("agent.cli.policy", "policy", "Explain, show and lint policies."),
     "relay": ("agent.cli.relay", "relay", "Merge the flows of many nodes into one Hubble API."),
     "run": ("agent.cli.run", "run", "Run a standalone node from a folder of manifests."),

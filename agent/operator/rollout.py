@@ -71,6 +71,7 @@ class Rollout:
         self._policies: dict[str, Followed] = {}
         self._open: dict[str, set[str]] = {kind: set() for kind in self.timelines}  # not everywhere yet
         self._listed: set[str] = set()
+        self._differs: dict[str, float] = {}  # policies whose status says something else, and since when
 
     @property
     def is_complete(self) -> bool:
@@ -94,6 +95,7 @@ class Rollout:
         if before is not None and before.version == version:
             self._policies[name] = replace(before, conditions=conditions)
             return name
+        self._differs.pop(name, None)
         since = self.timelines[kind].change(name, version)
         seen = now if kind in self._listed else None
         found = (key, uid, generation, version, since, seen)
@@ -105,6 +107,7 @@ class Rollout:
     def gone(self, kind: str, at: PodKey, now: float) -> str:
         """A policy is no more."""
         name = str(ObjectKey(kind, at.namespace, at.name))
+        self._differs.pop(name, None)
         if self._policies.pop(name, None) is not None:
             self.timelines[kind].change(name, None)
             self._open[kind].discard(name)
@@ -139,6 +142,7 @@ class Rollout:
         """What its status should say. A policy that is enforced everywhere is looked at no more when nodes report."""
         policy = self._policies[name]
         if policy.valid.status == "False":
+            self._open[policy.key.kind].discard(name)
             return policy.valid, refused(policy.generation)
         tally = self.fleet.tally(name, policy.key.kind, policy.since, now)
         waited = now - policy.seen if policy.seen is not None else LATE_SECONDS
@@ -149,25 +153,27 @@ class Rollout:
         return policy.valid, enforcement(tally, policy.worst, waited, policy.generation)
 
     def due(self, name: str, now: float) -> float | None:
-        """When its status has to be written: a moment of the clock; None if it says what it should."""
+        """When its status has to be written, or looked at: a moment of the clock. None if it says what it should."""
         policy = self._policies.get(name)
         if policy is None or not has_status(policy.key.kind):
             return None
-        wanted = self.wanted(name, now)
+        valid, enforced = self.wanted(name, now)
         has = {kind: from_raw(raw) for kind, raw in policy.conditions.items()}
-        if all(is_told(condition, has.get(condition.type)) for condition in wanted):
+        if is_told(valid, has.get(VALID)) and is_told(enforced, has.get(ENFORCED)):
+            self._differs.pop(name, None)
             return self.next_look(name, now)
-        valid, enforced = wanted
-        seen = policy.seen if policy.seen is not None else now
+        first = self._differs.setdefault(name, now)
         told = has.get(ENFORCED)
         if told is None or told.generation != policy.generation or not is_told(valid, has.get(VALID)):
-            is_final = enforced.status != "Unknown" or enforced.reason == "NoNodes"
-            return now if is_final and self.fleet.members() else seen + SETTLE_SECONDS
-        if enforced.reason == "Progressing":
-            return max(now, seen + PROGRESS_SECONDS)
-        if told.status != "True" or enforced.status == "True" or name in self.fleet.faulty():
-            return now if told.gist != enforced.gist else now + PROGRESS_SECONDS
-        return now + COUNT_SECONDS
+            is_final = enforced.status != "Unknown"
+            return first if is_final else (first if policy.seen is None else policy.seen) + SETTLE_SECONDS
+        if enforced.status == "Unknown":
+            return first + PROGRESS_SECONDS
+        if told.status == "True" and enforced.status == "True":
+            return first + COUNT_SECONDS
+        if told.gist != enforced.gist and (told.status != "True" or name in self.fleet.faulty()):
+            return first
+        return first + COUNT_SECONDS
 
     def next_look(self, name: str, now: float) -> float | None:
         """When a policy that nodes are under way with will be late."""
@@ -180,6 +186,15 @@ class Rollout:
         """The conditions to write. `stamp`: the time, RFC 3339."""
         policy = self._policies[name]
         return [to_raw(made, policy.conditions.get(made.type), stamp) for made in self.wanted(name, now)]
+
+    def confirm(self, name: str, version: str, told: Mapping[str, Any]) -> None:
+        """These conditions have been written; the watch will say the same, a moment later."""
+        policy = self._policies.get(name)
+        conditions = (told.get("status") or {}).get("conditions")
+        if policy is not None and policy.version == version and isinstance(conditions, list):
+            by_type = {str(c.get("type")): c for c in conditions if isinstance(c, dict)}
+            self._policies[name] = replace(policy, conditions=by_type)
+            self._differs.pop(name, None)
 
     def _reached(self, name: str, moments: tuple[int | None, int], member: Member, now: float) -> bool:
         """Whether a node has just reached this policy; notes how long that took."""
