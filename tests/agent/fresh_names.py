@@ -2,7 +2,8 @@
 to a freshly learned address is ever lost. `python -m tests.agent.fresh_names 10000` asks for so many names and connects
 to each at once, while policies are edited and other pods do the same; it takes two minutes.
 
-The nameserver answers `a-N.fresh.test` with 198.18.0.0/15 + N, all of which live in the world's network namespace.
+The nameserver answers `a-N.fresh.test` with 198.18.0.0/15 + N, all of which live in the world's network namespace;
+`m-N.fresh.test` has sixty of them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ NET: Final = "198.18.0.0/15"
 PORT: Final = 443
 CLIENT, OTHER = "tiefighter", "xwing"
 TTL: Final = 60
+MANY: Final = 60
 PATIENCE: Final = 3.0  # seconds; a SYN that was lost comes again after one
 _TCP_INFO_TOTAL_RETRANS: Final = 100
 _LOCAL_NAME: Final = b"\x05fresh\x04test\x00"
@@ -59,9 +61,12 @@ def reply(query: bytes, ttl: int) -> bytes:
     """The answer to a query for a name of this world."""
     label = query[13 : 13 + query[12]]
     number = int(label.rpartition(b"-")[2])
+    addresses = [number] if not label.startswith(b"m") else range(number * MANY, (number + 1) * MANY)
     end = query.index(b"\0", 12) + 5
-    head = query[:2] + struct.pack(">5H", 0x8180, 1, 1, 0, 0) + query[12:end]
-    return head + struct.pack(">3HIH4s", 0xC00C, 1, 1, ttl, 4, (FIRST + number).to_bytes(4, "big"))
+    head = query[:2] + struct.pack(">5H", 0x8180, 1, len(addresses), 0, 0) + query[12:end]
+    return head + b"".join(
+        struct.pack(">3HIH4s", 0xC00C, 1, 1, ttl, 4, (FIRST + address).to_bytes(4, "big")) for address in addresses
+    )
 
 
 @dataclass
@@ -138,7 +143,7 @@ class Client:
         self._asking.send(question(number, prefix))
         while True:
             try:
-                answer = self._asking.recv(512)
+                answer = self._asking.recv(4096)
             except TimeoutError:
                 return ""
             if answer[:2] == (number & 0xFFFF).to_bytes(2, "big"):
