@@ -41,6 +41,7 @@ async def test_a_round_asks_for_what_has_expired_and_closes_what_is_idle() -> No
     assert [made.may(a) for a in (FRESH, LIVE, "192.0.2.10", OLD)] == [True, True, True, False]
     assert made.learning.counts.closed == 1
     kernel.alive = {}
+    made.now += 1
     await Collecting(made.learning, kernel.connected, lambda: made.now).round()
     assert not made.may(LIVE)
     assert made.may(FRESH)
