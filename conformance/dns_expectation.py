@@ -15,6 +15,7 @@ from conformance.question import Client, Question, Resolution
 from conformance.resolvers import NO_ANSWER, Reply
 
 RCODES = {"NOERROR": "0", "FORMERR": "1", "SERVFAIL": "2", "NXDOMAIN": "3", "NOTIMP": "4", "REFUSED": "5"}
+NAMELESS = ("HTTPS", "ANY")  # types that flows call Unknown, as Hubble's do
 SPEAKS_RCODES = (Client.DIG, Client.CARES)
 
 
@@ -84,6 +85,7 @@ def expected_flows(question: Question, ends: Ends) -> list[Pattern]:
 
 def _exchange(question: Question, ends: Ends, asked: tuple[str, str]) -> list[Pattern]:
     transport, qtype = asked
+    named = "Unknown" if qtype in NAMELESS else qtype
     l4 = transport.upper()
     there = {"source": ends.source, "destination": ends.server, "direction": "EGRESS", "l4": l4}
     if question.expect is Resolution.DIRECT:
@@ -91,7 +93,7 @@ def _exchange(question: Question, ends: Ends, asked: tuple[str, str]) -> list[Pa
     if question.expect is Resolution.DROPPED:
         return [{**there, "event": "drop", "verdict": "DROPPED", "drop_reason": "POLICY_DENIED"}]
     back = {"source": ends.server, "destination": ends.source, "direction": "EGRESS", "l4": l4}
-    common = {"event": "l7", "query": question.asked, "qtypes": qtype}
+    common = {"event": "l7", "query": question.asked, "qtypes": named}
     refused = question.expect is Resolution.REFUSED
     by = {"allowed_by": f"~(.*[ /])?{re.escape(question.by)}(,.*)?"} if question.by and not refused else {}
     request = {
@@ -101,7 +103,7 @@ def _exchange(question: Question, ends: Ends, asked: tuple[str, str]) -> list[Pa
         "l7": "REQUEST",
         "reply": "false",
         "verdict": "DROPPED" if refused else "FORWARDED",
-        "summary": f"DNS Query {question.asked} {qtype}",
+        "summary": f"DNS Query {question.asked} {named}",
     }
     if refused:
         return [request]
@@ -115,13 +117,15 @@ def _exchange(question: Question, ends: Ends, asked: tuple[str, str]) -> list[Pa
 
 
 def own_flows(question: Question, ends: Ends, flows: Sequence[SeenFlow]) -> list[SeenFlow]:
-    """Those of the flows that tell of this question: by name and type; drops by who asks."""
+    """Those of the flows that tell of this question: by name and type; drops by who asks, and over what."""
     mine = [flow for flow in flows if ends.source_ip in (flow.source_ip, flow.destination_ip)]
+    port = str(question.server.port)
+    types = ["Unknown" if qtype in NAMELESS else qtype for qtype in question.qtypes]
     return [
         flow
         for flow in mine
-        if (flow.query == question.asked and flow.qtypes in question.qtypes)
-        or (flow.event == "drop" and ":53" in f":{flow.destination_port}")
+        if (flow.query == question.asked and flow.qtypes in types)
+        or (flow.event == "drop" and flow.l4 == question.over.upper() and flow.destination_port == port)
     ]
 
 

@@ -67,7 +67,9 @@ class Question:
 
     @property
     def qtypes(self) -> tuple[str, ...]:
-        """The types that the client asks for."""
+        """The types that the client asks for. curl is told the family that it is to connect by."""
+        if self.client is Client.CURL:
+            return ("A",) if self.family == 4 else ("AAAA",)
         return (self.qtype,) if self.client in CHOOSES_TYPE else ("A", "AAAA")
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ from conformance.question import Client, Question, Resolution
 
 PATIENCE = 5.0  # seconds for an answer that should come
 DROP_PATIENCE = 1  # seconds for one that should not: the least that resolvers can be told
+DIG_SILENCE = ("timed out", "no servers could be reached")
 CURL_UNRESOLVED = (6, 28)  # its exit codes: no such host, or no word of it in time
 CURL_REPORT = "%{http_code} %{remote_ip}"
 FETCHED = "/v1/"  # what the servers of a galaxy have
@@ -127,7 +128,8 @@ async def resolve(inquiry: Inquiry) -> Reply:
 
 def _read_dig(code: int, out: str, complaint: str) -> Reply:
     if code:
-        return Reply(NO_ANSWER if "timed out" in out + complaint else "FAILED", note=(complaint or out)[:200])
+        silent = any(words in out + complaint for words in DIG_SILENCE)
+        return Reply(NO_ANSWER if silent else "FAILED", note=" ".join((complaint or out).split())[:200])
     message = yaml.safe_load(out)[0]["message"]
     said: dict[str, Any] = message["response_message_data"]
     records = tuple(map(str, said.get("ANSWER_SECTION") or ()))
