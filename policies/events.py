@@ -11,7 +11,7 @@ from policies.reading.readers import Reading
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """The object is there and reads like this. `version` changes when what is asked for changes: its generation."""
+    """The object is there and reads like this. `version` changes when what is asked for changes."""
 
     key: ObjectKey
     reading: Reading

@@ -24,6 +24,11 @@ def kind_of(name: str) -> str:
     return name.partition(" ")[0]
 
 
+def version_of(metadata: Mapping[str, Any]) -> str:
+    """Which version of what a policy asks for this is: GENERATION/UID; another one of the same name is another."""
+    return f"{metadata.get('generation') or 0}/{metadata.get('uid') or ''}"
+
+
 def token(name: str, version: str) -> int:
     """What one policy in one version adds to the state."""
     return int.from_bytes(hashlib.sha256(f"{name}\n{version}".encode()).digest()[: _BITS // 8])

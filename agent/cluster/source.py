@@ -9,13 +9,14 @@ their identity.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from agent.cluster import resources
 from agent.cluster.client import ApiServer
 from agent.cluster.feed import Feed
 from agent.cluster.list_watch import Query
+from agent.cluster.node_report import version_of
 from agent.cluster.queries import Following, queries, secret_query, secrets_of
 from agent.cluster.shapes import Raw
 from agent.cluster.sliced import Sliced
@@ -55,9 +56,10 @@ class ClusterSource:
         """Whether every kind has been listed."""
         return self._complete
 
-    def uid(self, pod: PodKey) -> str:
-        """The uid of a pod of this node; "" if it is none."""
-        return self._uids.get(pod, "")
+    @property
+    def uids(self) -> Mapping[PodKey, str]:
+        """The pods of this node, and their uids."""
+        return self._uids
 
     async def run(self) -> None:
         """Follow every kind, for ever."""
@@ -114,7 +116,7 @@ class ClusterSource:
         name = ObjectKey(raw["kind"], *key)
         reading = read_object(raw)
         is_policy = name.kind in POLICY_KINDS
-        self._put(Updated(name, reading, str(meta.get("generation") or "") if is_policy else ""))
+        self._put(Updated(name, reading, version_of(meta) if is_policy else ""))
         found = reading.good or reading.fallback
         if isinstance(found, Pod) and found.node_name == self._following.node_name:
             self._uids[key] = meta.get("uid") or ""
@@ -127,12 +129,17 @@ class ClusterSource:
         """What is published of this node's own pods is no news here: they are known themselves, and it is late."""
         name = ObjectKey(ENDPOINT_KIND, *key)
         if raw is None:
-            self._endpoints.pop(name, None)
+            before = self._endpoints.pop(name, None)
             self._on_own_gone(key)
-            self._put(Deleted(name))
+            if before is not None and not self._is_own(before):
+                self._put(Deleted(name))
             return
-        self._endpoints[name] = update = Updated(name, read_object(raw))
-        self._put(Deleted(name) if self._is_own(update) else update)
+        before, update = self._endpoints.get(name), Updated(name, read_object(raw))
+        self._endpoints[name] = update
+        if not self._is_own(update):
+            self._put(update)
+        elif before is not None and not self._is_own(before):
+            self._put(Deleted(name))
 
     def _take_own_addresses(self, addresses: frozenset[str]) -> None:
         if addresses == self._own_addresses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 
@@ -10,8 +11,11 @@ from agent.cluster.credentials import find_access
 from agent.cluster.published import wanted
 from agent.cluster.publisher import Publisher
 from agent.cluster.queries import Following, IdentitySource
+from agent.cluster.reporter import Reporter
 from agent.cluster.source import ClusterSource
 from agent.config import Config
+from agent.node.policy_loop import Enforced
+from agent.node.reporting import Reporting
 from agent.supervise import Tasks
 from policies.compiling.identity import Labels
 from policies.events import ObjectEvent
@@ -30,6 +34,8 @@ class ClusterSide:
         self.server = ApiServer(access, f"deflector-agent/{config.node_name}")
         following = Following(config.node_name, IdentitySource(cluster.identity_source), config.quiet, config.hold)
         self.publisher = Publisher(self.server)
+        self.reporter = Reporter(self.server, importlib.metadata.version("deflector"))
+        self._reporting = Reporting(config.node_name, self.reporter)
         self.source = ClusterSource(self.server, following, self.publisher.endpoint_gone)
 
     async def __aenter__(self) -> ClusterSide:
@@ -45,6 +51,7 @@ class ClusterSide:
         """Follow the server, and tell it of this node's pods."""
         tasks.start("API server", self.source.run())
         tasks.start("publisher", self.publisher.run())
+        tasks.start("report", self.reporter.run())
 
     def batches(self) -> AsyncIterator[Sequence[ObjectEvent]]:
         """What becomes of objects."""
@@ -52,9 +59,13 @@ class ClusterSide:
 
     def enforced(self, world: World, node: NodePolicy, labels: Callable[[int], Labels]) -> None:
         """This is enforced now."""
-        self.publisher.take(world, wanted(world, node, self._node_name, labels, self.source.uid))
+        self.publisher.take(world, wanted(world, node, self._node_name, labels, self.source.uids))
+
+    def report(self, enforced: Enforced) -> None:
+        """So far this node is, for the status of policies."""
+        self._reporting.take(enforced)
 
     @property
     def problems(self) -> list[str]:
-        """What keeps other nodes from knowing of our pods."""
-        return [self.publisher.trouble] if self.publisher.trouble else []
+        """What keeps other nodes from knowing of our pods, and people of what is enforced here."""
+        return [words for words in (self.publisher.trouble, self.reporter.trouble) if words]

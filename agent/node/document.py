@@ -90,7 +90,10 @@ def node_document(facts: NodeFacts) -> dict[str, Any]:
 def _versions(config: Config, versions: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """SHA-256 by file, or generation by policy."""
     if config.manifests is None:
-        return {"enforced_files": {}, "enforced_policies": dict(versions)}
+        return {
+            "enforced_files": {},
+            "enforced_policies": {name: version.partition("/")[0] for name, version in versions.items()},
+        }
     folder = config.manifests
     return {"enforced_files": {str(PurePath(path).relative_to(folder)): sha for path, sha in versions.items()}}
 

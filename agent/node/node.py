@@ -241,7 +241,7 @@ class Node:
         )
         hear = (self._on_enforced, self._telemetry.propagated)
         store = Inventory() if self._cluster is not None else Repository()
-        self._policy = PolicyLoop(regenerator, self._compile, *hear, on_failed=self._chronicle.failed, store=store)
+        self._policy = PolicyLoop(regenerator, self._compile, *hear, on_failed=self._on_failed, store=store)
         self._chronicle.started()
         self._tasks.start("objects", self._policy.watch(self._batches()))
         self._tasks.start("policy", self._policy.run())
@@ -292,6 +292,13 @@ class Node:
         self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
         if self._cluster is not None:
             self._cluster.enforced(world, node, self._identities.labels)
+            if self._policy is not None:
+                self._cluster.report(self._policy.enforced)
+
+    def _on_failed(self, why: str) -> None:
+        self._chronicle.failed(why)
+        if self._cluster is not None and self._policy is not None:
+            self._cluster.report(self._policy.enforced)
 
     def _labels(self, node: NodePolicy) -> Mapping[int, tuple[str, ...]]:
         return labels_by_identity(self._identities, node, self._compiler.fqdns.numbers)

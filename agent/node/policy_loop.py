@@ -18,6 +18,7 @@ from policies.compiling.compiler import Compiled
 from policies.errors import PolicyError
 from policies.events import Failed, ObjectEvent
 from policies.ir import NodePolicy, SlotState
+from policies.objects import POLICY_KINDS, ObjectKey
 from policies.reading.manifests import FileEvent
 from policies.repository import Repository
 from policies.world import World
@@ -37,6 +38,7 @@ class Enforced:
     compile_errors: tuple[PolicyError, ...] = ()
     degraded: tuple[str, ...] = ()
     complete: bool = False
+    behind: Mapping[str, str] = field(default_factory=dict)  # policies that are not as they are written, and why
 
 
 class Store(Protocol):
@@ -159,7 +161,9 @@ class PolicyLoop:
             self._changed_at = changed_at or self._changed_at
         elif changed_at is not None:
             self._on_propagated(asyncio.get_running_loop().time() - changed_at)
-        self._take(Enforced(0, outcome.node, files, compiled.errors, outcome.degraded, outcome.complete), world)
+        behind = policies_behind(compiled.node, outcome.behind)
+        state = (outcome.node, files, compiled.errors, outcome.degraded, outcome.complete, behind)
+        self._take(Enforced(0, *state), world)
 
     def _take(self, found: Enforced, world: World) -> None:
         """This is what is enforced now. It is a new revision, and worth a line, only if it differs from the last."""
@@ -187,3 +191,14 @@ class PolicyLoop:
 def _tells(event: FileEvent | ObjectEvent) -> bool:
     """Whether it tells of anything but errors."""
     return not event.error if isinstance(event, FileEvent) else not isinstance(event, Failed)
+
+
+def policies_behind(desired: NodePolicy, groups: Mapping[int, str]) -> dict[str, str]:
+    """Of groups that are not on their newest policy: which policies ask for what proxies judge there, and why not."""
+    found: dict[str, str] = {}
+    for policy in desired.policies if groups else ():
+        for ports in (*policy.ingress.ports, *policy.egress.ports) if policy.group in groups else ():
+            for origin in (o for peers in ports.peers if peers.rule_set for o in peers.rule_set.origins):
+                if origin.kind in POLICY_KINDS:
+                    found.setdefault(str(ObjectKey(origin.kind, origin.namespace, origin.name)), groups[policy.group])
+    return dict(sorted(found.items()))

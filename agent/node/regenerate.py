@@ -78,7 +78,8 @@ class Outcome:
     """`degraded`: one line for each thing that is not as the newest policy wants it. `complete`: there is none.
 
     `retry`: another try may help although nothing has changed. `due`: seconds after which to look again at the latest,
-    because nobody waits for a late proxy any longer then.
+    because nobody waits for a late proxy any longer then. `behind`: groups that are not on their newest policy, with
+    the reason.
     """
 
     node: NodePolicy
@@ -86,6 +87,7 @@ class Outcome:
     complete: bool = True
     retry: bool = False
     due: float | None = None
+    behind: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ class _Told:
     node: NodePolicy
     answer: Programmed
     unplaced: frozenset[str] = frozenset()
-    given_up: frozenset[int] = frozenset()  # groups that are not on their newest policy
+    given_up: Mapping[int, str] = field(default_factory=dict)  # groups that are not on their newest policy, and why
 
     @property
     def failed(self) -> frozenset[str]:
@@ -166,6 +168,7 @@ class Regenerator:
             complete=not missing and not told.answer.missing and not failures,
             retry=any(failures.values()),
             due=self._due(told, missing),
+            behind=self._behind(told, missing),
         )
 
     async def _tell_what_can_be(self, desired: NodePolicy, failures: dict[str, bool]) -> _Told:
@@ -173,17 +176,21 @@ class Regenerator:
         well, deny. Adds a line for each failure, and whether another try may help."""
         before = self._books.slots
         failed: dict[int, int] = {}  # group -> how often
+        why: dict[int, str] = {}
         for _ in range(ROUNDS_MAX):
             told = await self._tell(_with_last_good(desired, self._good, failed), before)
             failures.update(self._lines(told))
             if not told.failed:
                 break
-            for group in {slot.group for slot in told.node.slots if slot.name in told.failed}:
+            culprits = {slot.group: slot.name for slot in reversed(told.node.slots) if slot.name in told.failed}
+            for group, name in culprits.items():
                 failed[group] = failed.get(group, 0) + 1
+                words = told.answer.refused.get(name)
+                why.setdefault(group, f"slot {name}: " + (f"refused: {words}" if words else "no free proxy port"))
             # A refused listener may have met a busy port: the next try takes another one. The slots of this try are
             # forgotten with it, so that those of the last good policy are as they were.
             self._keep(Books(before, self._books.ports.without(told.failed - self._proven)))
-        return replace(told, given_up=frozenset(failed))
+        return replace(told, given_up=why)
 
     async def _tell(self, desired: NodePolicy, known: SlotBook) -> _Told:
         """Assign slots and ports, write that down, and tell the proxies everything but what is to be retired."""
@@ -221,10 +228,11 @@ class Regenerator:
         self._in_force = InForce.of(node, ports)
         self._proven = set(ports)
         late = {slot.group for slot in told.node.slots if slot.name in missing and slot.state is SlotState.ACTIVE}
+        behind = late | told.given_up.keys()
         self._good = {
-            policy.group: self._good.get(policy.group, policy) if policy.group in told.given_up | late else policy
+            policy.group: self._good.get(policy.group, policy) if policy.group in behind else policy
             for policy in told.node.policies
-            if policy.group in self._good or policy.group not in told.given_up | late
+            if policy.group in self._good or policy.group not in behind
         }
         return closed
 
@@ -270,6 +278,15 @@ class Regenerator:
             return 0.0
         left = (self._late[name] + self._ack_timeout - now for name in told.answer.missing)
         return min((seconds for seconds in left if seconds > 0), default=None)
+
+    def _behind(self, told: _Told, missing: frozenset[str]) -> dict[int, str]:
+        """Groups that are not on their newest policy, each with its first reason."""
+        found = {
+            slot.group: f"slot {slot.name}: no proxy has confirmed it yet"
+            for slot in reversed(told.node.slots)
+            if slot.state is SlotState.ACTIVE and slot.name in missing | told.answer.missing
+        }
+        return found | dict(told.given_up)
 
     def _parked(self, node: NodePolicy) -> dict[str, str]:
         """Slots that were refused often enough as they are, and the proxy's words."""

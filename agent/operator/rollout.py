@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from agent.cluster.node_report import NodeReport, kind_of
+from agent.cluster.node_report import NodeReport, kind_of, version_of
 from agent.operator.conditions import (
     ENFORCED,
     LATE_SECONDS,
@@ -89,7 +89,7 @@ class Rollout:
         key = ObjectKey(kind, at.namespace, at.name)
         name, meta = str(key), raw["metadata"]
         uid, generation = str(meta.get("uid") or ""), int(meta.get("generation") or 0)
-        version = version_of(uid, generation)
+        version = version_of(meta)
         conditions = {str(c.get("type")): c for c in raw.pop("status")["conditions"] if isinstance(c, dict)}
         before = self._policies.get(name)
         if before is not None and before.version == version:
@@ -217,11 +217,6 @@ class Rollout:
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._policies))
-
-
-def version_of(uid: str, generation: int) -> str:
-    """What is asked for; another policy of the same name is another version."""
-    return f"{uid}/{generation}"
 
 
 def has_status(kind: str) -> bool:
