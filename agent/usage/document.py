@@ -50,7 +50,7 @@ def _rule(listed: Listed, usage: Usage) -> dict[str, Any]:
         **origin_to_dict(listed.origin),
         "direction": listed.direction.value,
         "action": listed.clause.action.value,
-        "parser": listed.l7.parser.value if listed.l7 is not None else None,
+        "parser": listed.l7[0].parser.value if listed.l7 else None,
         "words": listed.words,
         "used": None if maybe else use.is_used,
         **{_key(outcome): use.numbers.get(outcome, 0) for outcome in Outcome},

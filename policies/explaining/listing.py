@@ -15,19 +15,19 @@ from policies.types import Direction, Origin
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One rule: a clause, or an L7 rule in it. `content` is what it says, without where it stands: to be compared
-    only."""
+    """One rule: a clause, or an entry of its L7 rules (two rules, where a name and a pattern are in one). `content` is
+    what it says, without where it stands: to be compared only."""
 
     origin: Origin
     direction: Direction
     clause: Clause
-    l7: L7Rule | None
+    l7: tuple[L7Rule, ...]
     content: object
 
     @property
     def words(self) -> str:
         """What it says, for people."""
-        return rule_in_words(self.l7) if self.l7 is not None else one_line(clause_in_words(self.clause))
+        return " or ".join(map(rule_in_words, self.l7)) or one_line(clause_in_words(self.clause))
 
 
 def rules_of(policy: Policy) -> Iterator[Listed]:
@@ -46,9 +46,13 @@ def content_of(policy: Policy) -> dict[Origin, object]:
 
 def _of_clause(subject: object, clause: Clause, direction: Direction) -> Iterator[Listed]:
     says = (subject, clause.peers, tuple(entry.ports for entry in clause.to_ports))
-    yield Listed(clause.origin, direction, clause, None, (clause.action, *says))
+    yield Listed(clause.origin, direction, clause, (), (clause.action, *says))
     for entry in clause.to_ports:
-        placed = ((origin, l7) for l7 in entry.l7 for origin in l7.origins)
-        for origin, l7 in sorted(placed, key=lambda pair: (len(pair[0].path), pair[0].path)):  # [9] before [10]
-            content = (subject, clause.peers, entry.ports, l7.match_key)
-            yield Listed(origin, direction, clause, l7, content)
+        entries: dict[Origin, list[L7Rule]] = {}
+        for rule in entry.l7:
+            for origin in rule.origins:
+                entries.setdefault(origin, []).append(rule)
+        for origin in sorted(entries, key=lambda origin: (len(origin.path), origin.path)):  # [9] before [10]
+            rules = tuple(entries[origin])
+            content = (subject, clause.peers, entry.ports, *(rule.match_key for rule in rules))
+            yield Listed(origin, direction, clause, rules, content)
