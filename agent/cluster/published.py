@@ -7,7 +7,7 @@ docs/cluster.md has the protocol that all nodes and the operator follow.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,9 +37,9 @@ def wanted(
     node: NodePolicy,
     node_name: str,
     labels: Callable[[int], Labels],
-    uid: Callable[[PodKey], str],
+    uids: Mapping[PodKey, str],
 ) -> Wanted:
-    """What this policy makes of the pods of this node. `uid`: of a pod, "" where it is not known."""
+    """What this policy makes of the pods of this node. `uids`: of those that it has."""
     policies = {policy.group: policy for policy in node.policies}
     own = world.nodes.get(node_name)
     address = own.addresses[0] if own is not None and own.addresses else ""
@@ -48,7 +48,7 @@ def wanted(
     for endpoint in node.endpoints:
         key = PodKey(endpoint.namespace, endpoint.name)
         pod, policy = world.pods.get(key), policies[endpoint.group]
-        if pod is None or not (pod_uid := uid(key)):
+        if pod is None or not (pod_uid := uids.get(key)):
             continue
         if IDENTITY_FIRST_ALLOCATED <= endpoint.group <= IDENTITY_LAST_ALLOCATED:
             identities[endpoint.group] = labels(endpoint.group)
@@ -63,11 +63,11 @@ def wanted(
             ports = sorted(pod.ports.items())
             status["named-ports"] = [{"name": n, "port": port, "protocol": p.name} for (n, p), port in ports]
         endpoints[key] = {"metadata": _metadata(key, pod_uid), "status": status}
-    return Wanted(identities, endpoints, frozenset(_over(world, uid)))
+    return Wanted(identities, endpoints, frozenset(_over(world, uids)))
 
 
-def _over(world: World, uid: Callable[[PodKey], str]) -> Iterator[PodKey]:
-    return (key for key, pod in world.pods.items() if pod.is_over and pod.published is None and uid(key))
+def _over(world: World, own: Iterable[PodKey]) -> Iterator[PodKey]:
+    return (key for key in own if (pod := world.pods.get(key)) is not None and pod.is_over)
 
 
 def _metadata(key: PodKey, uid: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Teller:
         world = World({space: Namespace(space)}, keyed, nodes=nodes, identities=agreed)
         local = {key: number for number, key in enumerate(sorted(keyed), 10) if not keyed[key].is_over}
         node = self.compiler.compile(world, local, (), 1).node
-        said = wanted(world, node, self.name, self.identities.labels, lambda key: f"uid-{key.name}")
+        said = wanted(world, node, self.name, self.identities.labels, {key: f"uid-{key.name}" for key in keyed})
         self.publisher.take(world, said)
         return {PodKey(e.namespace, e.name): e.group for e in node.endpoints}
 
