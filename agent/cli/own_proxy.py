@@ -37,6 +37,19 @@ def dns_proxy(run_dir: Path, node_name: str) -> None:
     _serve("dns-proxy", run_dir, node_name, lambda: DnsJudging(shared=False))
 
 
+@click.command(cls=HeadedCommand, epilog="Example: deflector kafka-proxy --run-dir /run/deflector")
+@run_dir_option
+@node_name_option
+def kafka_proxy(run_dir: Path, node_name: str) -> None:
+    """Judge Kafka requests that the kernel redirects, as the agent of this node tells.
+
+    `deflector run` starts it when a policy has Kafka rules. It goes on while the agent is away.
+    """
+    with quietly():
+        from agent.proxies.inside.kafka import KafkaJudging
+    _serve("kafka-proxy", run_dir, node_name, KafkaJudging)
+
+
 def _serve(consumer: str, run_dir: Path, node_name: str, make: Callable[[], Judging]) -> None:
     with quietly():
         from agent.log import configure

@@ -19,6 +19,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("agent.cli.demo", "demo", "Tell the Star Wars story on the real kernel and the real Envoy."),
     "dns-proxy": ("agent.cli.own_proxy", "dns_proxy", "Judge DNS queries, as an agent tells (started by it)."),
     "fqdn": ("agent.cli.fqdn", "fqdn", "List the names that pods have learned, and their addresses."),
+    "kafka-proxy": (
+        "agent.cli.own_proxy",
+        "kafka_proxy",
+        "Judge Kafka requests, as an agent tells (started by it).",
+    ),
     "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
     "operator": ("agent.cli.operator", "operator", "Keep conditions, events and garbage of a whole cluster."),

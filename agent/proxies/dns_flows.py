@@ -15,7 +15,7 @@ from xds.protos.deflector.l7.v1 import reports_pb2 as pb
 
 NO_SLOT: Final = SlotRef("", Direction.EGRESS, 0)
 _CACHED: Final = 4096
-_VERDICTS: Final = {
+VERDICTS: Final = {
     pb.FORWARDED: ParserVerdict.FORWARDED,
     pb.DROPPED: ParserVerdict.DROPPED,
     pb.ERROR: ParserVerdict.ERROR,
@@ -52,7 +52,7 @@ def _record(one: pb.DnsAccess, slot: SlotRef, judgement: Judgement) -> DnsRecord
         one.query,
         tuple([_TYPES.get(number, "Unknown") for number in one.types]),
         _answer(one.answer) if one.HasField("answer") else None,
-        _VERDICTS[one.verdict],
+        VERDICTS[one.verdict],
         judgement=judgement._replace(reason=one.reason) if one.reason else judgement,
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 
 from agent.proxies.dns_flows import dns_records
+from agent.proxies.kafka_flows import kafka_records
 from flows.intake import Packed
 from flows.record import Parsed
 from xds.protos.deflector.l7.v1 import reports_pb2 as pb
@@ -96,6 +97,8 @@ class _Stream:
             self._learn(batch.learned, self._answered)
         if batch.HasField("dns"):
             self._flows.packed(_packed(batch.dns, dns_records))
+        if batch.HasField("kafka"):
+            self._flows.packed(_packed(batch.kafka, kafka_records))
         if batch.counters:
             self.counters = dict(batch.counters)
 

@@ -12,9 +12,10 @@ import grpc
 import pytest
 
 from agent.proxies import dns_flows
-from agent.proxies.inside.dns_reports import DnsReports, denials_of
+from agent.proxies.inside.dns_reports import DnsReports
 from agent.proxies.inside.outbox import FLOWS_MAX, Outbox
 from agent.proxies.inside.report_stream import ReportStream
+from agent.proxies.inside.telling import denials_of
 from agent.proxies.reports import Answer, Reports
 from flows.intake import Packed
 from flows.record import DnsRecord, Judgement, Parsed, ParserVerdict
@@ -226,7 +227,7 @@ def drained(outbox: Outbox) -> Sequence[pb.Records]:
 
 
 def test_of_what_does_not_fit_denials_go_last() -> None:
-    outbox = Outbox(denials_of)
+    outbox = Outbox(lambda packed: denials_of(packed, pb.DnsAccesses))
     size, count = 512, FLOWS_MAX // 512
     for _ in range(2 * count):
         outbox.put(batch_of(size - 8, 8))
@@ -238,7 +239,7 @@ def test_of_what_does_not_fit_denials_go_last() -> None:
 
 
 def test_denials_alone_are_bounded_too() -> None:
-    outbox = Outbox(denials_of)
+    outbox = Outbox(lambda packed: denials_of(packed, pb.DnsAccesses))
     for _ in range(2 * FLOWS_MAX // 512):
         outbox.put(batch_of(0, 512))
     assert sum(one.flows for one in drained(outbox)) <= FLOWS_MAX

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from agent.proxies.inside.outbox import Outbox
+from agent.proxies.inside.telling import Page, Place, Telling
 from l7proxy.dns.answers import Learned
 from l7proxy.dns.judge import Decision, Reason
 from l7proxy.dns.lessons import Lesson, Lessons
 from l7proxy.dns.records import AccessRecord
 from policies.ir import FqdnSelector
 from policies.types import Protocol
-from xds.l7 import origins_of
 from xds.protos.deflector.l7.v1 import reports_pb2 as pb
 
-RECORDS_MAX: Final = 512  # in one batch
-LESSONS_MAX: Final = 1024  # likewise
+LESSONS_MAX: Final = 1024  # in one batch
 MENTIONS_MAX: Final = 8192  # lessons that nobody waits for, while the agent is away
 
 # Why something went wrong that policy allowed. Whatever else there is against a query is a denial.
@@ -32,36 +28,15 @@ _ERRORS: Final = frozenset(
 )
 
 
-@dataclass(slots=True, eq=False)
-class _Place:
-    """Where the slot and the rule of a decision stand in the batch, and what passed by it. The decision is held, so
-    that its id is nobody else's."""
-
-    decision: Decision
-    slot: int
-    rule: int
-    passed: int = 0
-    samples: tuple[pb.DnsAccess, ...] = ()
-
-
-class DnsReports:
-    """Satisfies l7proxy.dns's RecordSink and LearnedSink, and the stream's Source. `wake(urgent)` when there is
-    something to tell; `counted` gives the proxy's own counts."""
+class DnsReports(Telling):
+    """Satisfies l7proxy.dns's RecordSink and LearnedSink, and the stream's Source."""
 
     def __init__(self, wake: Callable[[bool], None]) -> None:
-        self._wake = wake
-        self._accesses = pb.DnsAccesses()
-        self._denials = 0
-        self._numbers: dict[int, _Place] = {}  # by id of a decision
-        self._slots: dict[str, int] = {}
-        self._outbox = Outbox(denials_of)
+        super().__init__(wake, pb.DnsAccesses)
         self._lessons = Lessons()
         self._untold: list[Lesson] = []
         self._waiting: dict[int, list[asyncio.Future[bool]]] = {}
         self._clock = time.time() - time.monotonic()  # lessons are told in Unix time
-        self._counts: Counter[str] = Counter()
-        self._told_counts: dict[str, int] = {}
-        self.counted: Callable[[], dict[str, int]] = dict
 
     def select(self, selectors: Iterable[FqdnSelector], *, targets: bool) -> None:
         """Names whose addresses must be in force before anybody is told."""
@@ -75,8 +50,9 @@ class DnsReports:
         if reason is Reason.TIMEOUT:  # not told as a flow (facts, hubble.md 5.2)
             self._counts[reason] += 1
             return
-        place = self._numbers.get(id(decision)) or self._number(decision)
-        access = self._accesses.accesses.add(
+        page = self._page
+        place = page.places.get(id(decision)) or _place(page, decision)
+        access = page.accesses.accesses.add(
             slot=place.slot,
             client=client.pod,
             client_port=client.pod_port,
@@ -88,8 +64,7 @@ class DnsReports:
             rule=place.rule,
         )
         if not is_response and reason is None:
-            place.passed += 1
-            place.samples = place.samples or (access,)
+            place.count(access)
         elif is_response:
             gist = record.gist
             answer = access.answer
@@ -99,11 +74,7 @@ class DnsReports:
             answer.types.extend(record.rrtypes)
         if reason is not None:
             self._refused(access, reason)
-        accesses = len(self._accesses.accesses)
-        if accesses == 1:
-            self._wake(False)
-        elif accesses >= RECORDS_MAX:
-            self._pack()
+        self._put()
 
     def learned(self, pod: str, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
         """An answer is about to be released; the future if it has to wait."""
@@ -126,17 +97,7 @@ class DnsReports:
     def batch(self) -> pb.Batch | None:
         """The next batch; None if nothing waits."""
         lessons, self._untold = self._untold[:LESSONS_MAX], self._untold[LESSONS_MAX:]
-        if self._accesses.accesses:
-            self._pack()
-        records = self._outbox.take()
-        counts = {**self._counts, **self.counted(), "records": self._outbox.lost}
-        if not lessons and records is None and counts == self._told_counts:
-            return None
-        batch = pb.Batch(dns=records, learned=map(self._told, lessons))
-        if counts != self._told_counts:
-            self._told_counts = counts
-            batch.counters.update(counts)
-        return batch
+        return self._with_counters(pb.Batch(dns=self._packed(), learned=map(self._told, lessons)))
 
     def answered(self, in_force: Sequence[int], cannot_be: Sequence[int]) -> None:
         """What has become of lessons."""
@@ -149,9 +110,9 @@ class DnsReports:
 
     def away(self) -> None:
         """The agent is gone, or not there yet."""
+        super().away()
         self._lessons.away(time.monotonic())
         self._untold = [lesson for lesson in self._untold if not lesson.number]
-        self._told_counts = {}
 
     def back(self) -> None:
         """An agent listens."""
@@ -197,45 +158,12 @@ class DnsReports:
             access.verdict = pb.ERROR
         else:
             access.verdict = pb.DROPPED
-            self._denials += 1
+            self._page.denials += 1
 
-    def _number(self, decision: Decision) -> _Place:
-        """In the batch that is open."""
-        accesses, slot, rule = self._accesses, 0, 0
-        if decision.slot is not None:
-            name = decision.slot.name
-            slot = self._slots.get(name, 0)
-            if not slot:
-                accesses.slots.append(name)
-                slot = self._slots[name] = len(accesses.slots)
-        if decision.rule is not None:
-            accesses.rules.add(origins=origins_of(decision.rule.origins))
-            rule = len(accesses.rules)
-        self._numbers[id(decision)] = found = _Place(decision, slot, rule)
-        return found
 
-    def _pack(self) -> None:
-        accesses, denials = self._accesses, self._denials
-        passed = [place for place in self._numbers.values() if place.passed]
-        requests = pb.DnsAccesses(slots=accesses.slots, rules=accesses.rules)
-        requests.accesses.extend(sample for place in passed for sample in place.samples)
-        counts = [place.passed for place in passed]
-        if denials:
-            refused = [one for one in accesses.accesses if one.verdict == pb.DROPPED]
-            requests.accesses.extend(refused)
-            counts += [1] * len(refused)
-        self._outbox.put(
-            pb.Records(
-                packed=accesses.SerializeToString(),
-                flows=len(accesses.accesses),
-                denials=denials,
-                requests=requests.SerializeToString(),
-                counts=counts,
-            )
-        )
-        self._accesses, self._denials = pb.DnsAccesses(), 0
-        self._numbers, self._slots = {}, {}
-        self._wake(False)
+def _place(page: Page, decision: Decision) -> Place:
+    slot, rule = decision.slot, decision.rule
+    return page.place(id(decision), slot.name if slot else "", rule.origins if rule else (), holds=decision)
 
 
 def _all_of(futures: Sequence[asyncio.Future[bool]]) -> asyncio.Future[bool]:
@@ -258,10 +186,3 @@ def _settled(outcome: bool) -> asyncio.Future[bool]:
     future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     future.set_result(outcome)
     return future
-
-
-def denials_of(packed: bytes) -> bytes:
-    """The same records, but for those that were forwarded."""
-    accesses = pb.DnsAccesses.FromString(packed)
-    denials = [one for one in accesses.accesses if one.verdict == pb.DROPPED]
-    return pb.DnsAccesses(slots=accesses.slots, rules=accesses.rules, accesses=denials).SerializeToString()

@@ -147,7 +147,7 @@ class KafkaAccesses(_message.Message):
     def __init__(self, slots: _Optional[_Iterable[str]] = ..., rules: _Optional[_Iterable[_Union[Rule, _Mapping]]] = ..., accesses: _Optional[_Iterable[_Union[KafkaAccess, _Mapping]]] = ...) -> None: ...
 
 class KafkaAccess(_message.Message):
-    __slots__ = ("slot", "client", "client_port", "server", "server_port", "api_key", "api_version", "correlation_id", "topics", "is_response", "error_code", "verdict", "rules", "reason", "client_id")
+    __slots__ = ("slot", "client", "client_port", "server", "server_port", "api_key", "api_version", "correlation_id", "topic", "error_code", "verdict", "rule", "reason", "client_id")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     CLIENT_PORT_FIELD_NUMBER: _ClassVar[int]
@@ -156,11 +156,10 @@ class KafkaAccess(_message.Message):
     API_KEY_FIELD_NUMBER: _ClassVar[int]
     API_VERSION_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
-    TOPICS_FIELD_NUMBER: _ClassVar[int]
-    IS_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
-    RULES_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     slot: int
@@ -168,14 +167,13 @@ class KafkaAccess(_message.Message):
     client_port: int
     server: str
     server_port: int
-    api_key: str
+    api_key: int
     api_version: int
     correlation_id: int
-    topics: _containers.RepeatedScalarFieldContainer[str]
-    is_response: bool
+    topic: str
     error_code: int
     verdict: Verdict
-    rules: _containers.RepeatedScalarFieldContainer[int]
+    rule: int
     reason: str
     client_id: str
-    def __init__(self, slot: _Optional[int] = ..., client: _Optional[str] = ..., client_port: _Optional[int] = ..., server: _Optional[str] = ..., server_port: _Optional[int] = ..., api_key: _Optional[str] = ..., api_version: _Optional[int] = ..., correlation_id: _Optional[int] = ..., topics: _Optional[_Iterable[str]] = ..., is_response: _Optional[bool] = ..., error_code: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., rules: _Optional[_Iterable[int]] = ..., reason: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, slot: _Optional[int] = ..., client: _Optional[str] = ..., client_port: _Optional[int] = ..., server: _Optional[str] = ..., server_port: _Optional[int] = ..., api_key: _Optional[int] = ..., api_version: _Optional[int] = ..., correlation_id: _Optional[int] = ..., topic: _Optional[str] = ..., error_code: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., rule: _Optional[int] = ..., reason: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...
