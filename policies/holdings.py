@@ -6,7 +6,9 @@ may be known twice: by itself, and by what was published of it; then it is the p
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from policies.objects import ENDPOINT_KIND, POLICY_KINDS, Object, ObjectKey, Pod
 from policies.world import World
 
 POLICIES: Final = "policies"  # the view of every kind of them
+SORT_ANEW: Final = 16  # with more additions than these, sorting beats inserting
 _POD: Final = "Pod"
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
@@ -21,12 +24,12 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 class _View:
     """One mapping of the world: what is in it, and the immutable form of that, made when somebody asks."""
 
-    __slots__ = ("_is_sorted", "_shown", "objects")
+    __slots__ = ("_added", "_shown", "objects")
 
     def __init__(self) -> None:
-        self.objects: dict[Any, Object] = {}
+        self.objects: dict[Any, Object] = {}  # sorted, but for what was added since it was shown
         self._shown: Mapping[Any, Any] | None = None
-        self._is_sorted = True
+        self._added: dict[Any, None] = {}
 
     def put(self, key: Any, obj: Object | None) -> bool:
         """Whether that changes anything."""
@@ -37,17 +40,25 @@ class _View:
             self.objects, self._shown = self.objects.copy(), None
         if obj is None:
             del self.objects[key]
+            self._added.pop(key, None)
         else:
-            self._is_sorted = self._is_sorted and old is not None
+            if old is None:
+                self._added[key] = None
             self.objects[key] = obj
         return True
 
     def show(self) -> Mapping[Any, Any]:
         """Sorted by key; the same mapping until something changes."""
         if self._shown is None:
-            if not self._is_sorted:
+            if len(self._added) > SORT_ANEW:
                 self.objects = {key: self.objects[key] for key in sorted(self.objects)}
-                self._is_sorted = True
+            elif self._added:
+                items = list(self.objects.items())
+                ordered = items[: -len(self._added)]  # the others stand at the end, in the order of their coming
+                for item in items[-len(self._added) :]:
+                    insort(ordered, item, key=itemgetter(0))
+                self.objects = dict(ordered)
+            self._added = {}
             self._shown = MappingProxyType(self.objects)
         return self._shown
 

@@ -285,11 +285,17 @@ class Node:
         self._names.enforced(node)
         labels = self._labels(node)
         self._view = NodeView(
-            self._config.flow_node_name, world, node, labels, searches=self._searches, names=self._names
+            self._config.flow_node_name,
+            world,
+            node,
+            labels,
+            searches=self._searches,
+            names=self._names,
+            before=self._view,
         )
         self._chronicle.enforced(world, node)
         self._hubble.take(world, self._places.host_addresses())
-        self._observability.take_pods([key for key, pod in world.pods.items() if not pod.is_over])
+        self._observability.take_pods(world.pods)
         if self._cluster is not None:
             self._cluster.enforced(world, node, self._identities.labels)
             if self._policy is not None:

@@ -19,8 +19,9 @@ from bpf.event import Event
 from bpf.host import ProxyPort
 from bpf.netlink import NetlinkError
 from flows.record import PacketKind, PacketRecord, PacketVerdict
+from policies.compiling.changes import changed_keys
 from policies.ir import NodePolicy
-from policies.objects import PodKey
+from policies.objects import Pod, PodKey
 from policies.prefixes import Prefix
 from policies.types import (
     IDENTITY_UNKNOWN,
@@ -127,23 +128,31 @@ class PodPlaces:
 
     def __init__(self) -> None:
         self._places: dict[str, int | None] = {}
+        self._pods: Mapping[PodKey, Pod] = {}
+        self._local: dict[PodKey, int] = {}
         self._host: tuple[str, ...] | None = None
 
     def forget(self) -> None:
         """Something has changed: look again."""
         self._places.clear()
+        self._pods, self._local = {}, {}
         self._host = None
 
     def local(self, world: World) -> dict[PodKey, int]:
         """Endpoint ids (interface index of the host-side veth) of the pods of this node."""
-        found: dict[PodKey, int] = {}
-        for key, pod in world.pods.items():
-            if pod.host_network or pod.is_over:
+        changed = changed_keys(self._pods, world.pods)
+        if changed:
+            self._local = dict(self._local)
+        for key in changed:
+            self._local.pop(key, None)
+            pod = world.pods.get(key)
+            if pod is None or pod.host_network or pod.is_over:
                 continue
             device = next(filter(None, map(self._device, pod.addresses)), None)
             if device is not None:
-                found[key] = device
-        return found
+                self._local[key] = device
+        self._pods = world.pods
+        return self._local
 
     def host_addresses(self) -> tuple[str, ...]:
         if self._host is None:

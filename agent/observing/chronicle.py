@@ -22,6 +22,7 @@ from flows.agent_events import (
     remark,
     started,
 )
+from policies.compiling.changes import changed_values
 from policies.ir import Endpoint, EndpointPolicy, NodePolicy
 from policies.objects import ObjectKey
 from policies.rules import Policy
@@ -90,10 +91,9 @@ def _policy_labels(policy: Policy) -> list[str]:
 
 
 def _addresses(before: NodePolicy, now: NodePolicy) -> Iterable[flow_pb2.AgentEvent]:
-    if before.addresses == now.addresses:
-        return
-    old = {address.prefix: address.identity for address in before.addresses}
-    new = {address.prefix: address.identity for address in now.addresses}
+    gone, come = changed_values(before.addresses, now.addresses)
+    old = {address.prefix: address.identity for address in gone}
+    new = {address.prefix: address.identity for address in come}
     for prefix in sorted(old.keys() - new.keys()):
         yield ipcache_deleted(prefix, old[prefix])
     for prefix in sorted(prefix for prefix, identity in new.items() if old.get(prefix) != identity):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from flows.metrics.config import MetricsConfigError
 from flows.metrics.endpoint import MetricsServeError, MetricsServer
 from flows.metrics.feed import MetricsFeed
 from flows.reading import Reading, compile_request
-from policies.objects import PodKey
+from policies.compiling.changes import changed_keys
+from policies.objects import Pod, PodKey
 
 EXPORTERS_EVERY: Final = 5.0  # seconds between two looks at the exporters' file, as in Hubble
 METRICS_EVERY: Final = 10.0  # ... and at that of the metrics
@@ -58,7 +59,7 @@ class Observability:
         self._feed = MetricsFeed(self.registry, follow, log.warning)
         self._exporters = Exporters(follow, log.warning, time.time, rest)
         self._otlp = self._make_otlp(*about)
-        self._pods: frozenset[PodKey] = frozenset()
+        self._pods: Mapping[PodKey, Pod] = {}
         self._resting: dict[PodKey, float] = {}
         for collector in (self._exporters, *([self._otlp] if self._otlp else []), *collectors):
             self.registry.register(collector)
@@ -126,13 +127,15 @@ class Observability:
         """The kernel has lost events."""
         self._feed.lost(count)
 
-    def take_pods(self, pods: Collection[PodKey]) -> None:
-        """The pods that there are now: series of those that are gone go a minute after them."""
-        now, known = time.monotonic(), frozenset(pods)
-        self._resting |= dict.fromkeys(sorted(self._pods - known), now)
-        self._pods = known
-        for key in self._resting.keys() & known:
-            del self._resting[key]
+    def take_pods(self, pods: Mapping[PodKey, Pod]) -> None:
+        """The pods that there are now: series of those that are gone, or over, go a minute after them."""
+        now, before = time.monotonic(), self._pods
+        self._pods = pods
+        for key in sorted(changed_keys(before, pods)):
+            if (pod := pods.get(key)) is None or pod.is_over:
+                self._resting.setdefault(key, now)
+            else:
+                self._resting.pop(key, None)
 
     async def _feed_collector(self, otlp: OtlpExporter) -> None:
         async with aclosing(self._follow(compile_request(otlp.spec.wanted()))) as batches:

@@ -11,12 +11,13 @@ from agent.views.policy_refs import PolicyRefs
 from agent.views.reasons import Asked, RequestReasons
 from agent.views.searches import Searches
 from agent.views.slot_reasons import UNKNOWN, SlotReasons, Traced
+from agent.views.whereabouts import Whereabouts
 from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
 from flows.record import HttpRecord, PacketRecord, Parsed
 from policies.compiling.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.objects import ObjectKey, Pod
-from policies.prefixes import PrefixMap, parse_prefix
+from policies.prefixes import parse_prefix
 from policies.rules import Policy
 from policies.types import (
     IDENTITY_ANY,
@@ -34,8 +35,8 @@ from policies.world import World
 class NodeView:
     """Satisfies flows.lookups.Lookups. Made from one world and the policy compiled from it; never changes.
 
-    `searches` outlives it, so that what is known of a rule set is known to the next view too. Without, nothing bounds
-    the time that they take.
+    `before` is the view that this one follows: what did not change is shared with it. `searches` outlives it, so that
+    what is known of a rule set is known to the next view too. Without, nothing bounds the time that they take.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class NodeView:
         *,
         searches: Searches | None = None,
         names: LearnedNames = NO_NAMES,
+        before: NodeView | None = None,
     ) -> None:
         self._node_name = node_name
         own = world.nodes.get(node_name.rpartition("/")[2])
@@ -61,25 +63,10 @@ class NodeView:
         self._requests = RequestReasons(slots, searches)
         self._parsed = ParsedReasons(slots, searches)
         self._packets = PacketReasons(node, world, refs, searches)
-        self._identities = {**_service_identities(node), **dict(_host_prefixes(node))}
-        self._prefixes: PrefixMap[int] = PrefixMap()
-        for address in node.addresses:
-            if not (prefix := parse_prefix(address.prefix)).is_host:
-                self._prefixes[prefix] = address.identity
-        local = {(e.namespace, e.name): e.id for e in node.endpoints}
-        self._target_ports = {(s.address, s.port, int(s.protocol)): s.target_port for s in node.services}
-        self._pods = {
-            ip: self._endpoint(pod, local.get((pod.namespace, pod.name), 0), ip)
-            for pod in world.pods.values()
-            if not pod.host_network and not pod.is_over
-            for ip in pod.addresses
-        }
-        self._services = {
-            (ip, port.port): ServiceRef(service.name, service.namespace)
-            for service in world.services.values()
-            for ip in service.addresses
-            for port in service.ports
-        }
+        former: Whereabouts = before._where if before is not None else Whereabouts()
+        self._where: Whereabouts = former.then(world, node)
+        self._local = {(e.namespace, e.name): e.id for e in node.endpoints}
+        self._endpoints: dict[str, EndpointRef] = {}  # by address, of those that somebody asked for
 
     @property
     def node_name(self) -> str:
@@ -93,10 +80,13 @@ class NodeView:
         return self._names.names_of(ip, by)
 
     def endpoint_by_ip(self, ip: str) -> EndpointRef | None:
-        return self._pods.get(ip)
+        found = self._endpoints.get(ip)
+        if found is None and (pod := self._where.pod(ip)) is not None:
+            found = self._endpoints[ip] = self._endpoint(pod, self._local.get((pod.namespace, pod.name), 0), ip)
+        return found
 
     def identity_by_ip(self, ip: str) -> int:
-        known = self._identities.get(ip)
+        known = self._where.identity(ip)
         if known is None or IDENTITY_FIRST_LOCAL <= known <= IDENTITY_LAST_LOCAL:
             known = self._names.identity_of(ip) or known or self._by_prefix(ip)
         if known is not None:
@@ -106,7 +96,7 @@ class NodeView:
     def _by_prefix(self, ip: str) -> int | None:
         """Whom the longest prefix that policies speak of makes of it; nobody, of what is no address."""
         try:
-            return self._prefixes.longest(parse_prefix(ip))
+            return self._where.prefixes.longest(parse_prefix(ip))
         except ValueError:
             return None
 
@@ -114,7 +104,7 @@ class NodeView:
         return self._labels.get(identity, ())
 
     def service_by_address(self, ip: str, port: int) -> ServiceRef | None:
-        return self._services.get((ip, port))
+        return self._where.services.get((ip, port))
 
     def why_request(self, record: HttpRecord) -> Traced:
         """Which rule let the request pass, or why none did."""
@@ -148,8 +138,8 @@ class NodeView:
             return UNKNOWN
         if peer is None:  # the world, or a service's address
             peer = self.identity_by_ip(ip)
-        pod = self._pods.get(ip)
-        name = f"{pod.namespace}/{pod.pod_name}" if pod is not None else ip
+        pod = self._where.pod(ip)
+        name = f"{pod.namespace}/{pod.name}" if pod is not None else ip
         attempt = (record.direction, own, peer, name, record.protocol, self._target_port(record), drop_reason(record))
         return self._packets.of(Attempt(*attempt), self.identity_labels(peer))
 
@@ -160,7 +150,7 @@ class NodeView:
         if record.direction is Direction.INGRESS:
             return record.destination_port
         frontend = (record.destination_ip, record.destination_port, record.protocol)
-        return self._target_ports.get(frontend, record.destination_port)
+        return self._where.targets.get(frontend, record.destination_port)
 
     def _endpoint(self, pod: Pod, endpoint_id: int, ip: str) -> EndpointRef:
         identity = self.identity_by_ip(ip)
@@ -184,17 +174,3 @@ def labels_by_identity(
     numbers.update(of_names)
     reserved = range(IDENTITY_HOST, IDENTITY_WORLD_IPV6 + 1)
     return {number: allocator.labels(number) for number in (*sorted(numbers), *reserved, IDENTITY_ANY)}
-
-
-def _service_identities(node: NodePolicy) -> dict[str, int]:
-    """Service addresses whose backends, at all ports, share one identity: that is who is meant by the address."""
-    found: dict[str, set[int]] = {}
-    for service in node.services:
-        found.setdefault(service.address, set()).add(service.identity)
-    return {address: min(behind) for address, behind in found.items() if len(behind) == 1 and behind != {IDENTITY_ANY}}
-
-
-def _host_prefixes(node: NodePolicy) -> Iterable[tuple[str, int]]:
-    for address in node.addresses:
-        if parse_prefix(address.prefix).is_host:
-            yield address.prefix.partition("/")[0], address.identity

@@ -39,6 +39,7 @@ class AddressBook:
         worlds = (IDENTITY_WORLD_IPV4, IDENTITY_WORLD_IPV6) if is_dual else (IDENTITY_WORLD, IDENTITY_WORLD)
         self._worlds = dict(zip((4, 6), worlds, strict=True))
         self._host: frozenset[str] = frozenset()
+        self._told_host: object = None  # what they were told as
         self._pods: dict[PodKey, tuple[tuple[str, ...], int]] = {}
         self._claims: dict[str, dict[PodKey, int]] = {}
         self._contested: set[str] = set()
@@ -67,6 +68,9 @@ class AddressBook:
 
     def set_host(self, addresses: Iterable[str]) -> None:
         """The addresses of this node itself."""
+        if addresses is self._told_host:
+            return
+        self._told_host = addresses
         host = frozenset(str(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
         self._touch(self._host ^ host)
         self._host = host

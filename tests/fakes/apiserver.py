@@ -11,6 +11,7 @@ import asyncio
 import base64
 import copy
 import json
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -160,18 +161,21 @@ class ApiServerFake:
     # HTTP
 
     @asynccontextmanager
-    async def serve(self, port: int = 0) -> AsyncIterator[ApiServerFake]:
-        """Answer on a port of the loopback interface."""
+    async def serve(self, port: int = 0, listener: socket.socket | None = None) -> AsyncIterator[ApiServerFake]:
+        """Answer on a port of the loopback interface, or on a socket that is bound."""
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self.runner.setup()
-        await self.open(port)
+        if listener is not None:
+            await web.SockSite(self.runner, listener).start()
+        else:
+            await self.open(port)
         self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
         try:
             yield self
         finally:
-            self.cut_watches()
+            await self.go_away()
             await self.runner.cleanup()
 
     async def open(self, port: int) -> None:
