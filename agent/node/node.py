@@ -382,6 +382,7 @@ class Node:
             xds_nacks=nacks,
             proxies={name: (facts.restarts, facts.connected) for name, facts in self._proxies.facts().items()},
             proxy_counters=self._proxies.counters,
+            names=self._names.summary,
             ports_used=len(self._proxy_ports()),
             ports=last - first + 1,
             ring_held=len(ring),

@@ -37,6 +37,7 @@ class Health:
     xds_nacks: int = 0
     proxies: Mapping[str, tuple[int, bool]] = field(default_factory=dict)  # restarts; whether it is connected
     proxy_counters: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (proxy, what), of our own
+    names: Mapping[str, float] = field(default_factory=dict)  # agent.names.document.summary
     ports_used: int = 0
     ports: int = 0
     ring_held: int = 0
@@ -71,6 +72,10 @@ def _one(get: Callable[[Health], float]) -> Callable[[Health], Values]:
 
 def _maps(at: int) -> Callable[[Health], Values]:
     return lambda health: [((name,), both[at]) for name, both in sorted(health.maps.items())]
+
+
+def _names(*keys: str) -> Callable[[Health], Values]:
+    return lambda health: [((key,), health.names.get(key, 0)) for key in keys]
 
 
 FAMILIES: Final = (
@@ -132,6 +137,19 @@ FAMILIES: Final = (
         "What our own proxies have dropped, withheld or given up, by what it was",
         lambda h: [(both, count) for both, count in sorted(h.proxy_counters.items())],
         ("proxy", "what"),
+        is_counter=True,
+    ),
+    HealthFamily(
+        "deflector_names_addresses",
+        "Addresses of names: held for toFQDNs (and how many there may be), on their way into force, overheard",
+        _names("held", "bound", "waiting", "overheard"),
+        ("state",),
+    ),
+    HealthFamily(
+        "deflector_names_answers_total",
+        "DNS answers for names of toFQDNs: learned, refused (withheld), those that waited for a compilation, overdue",
+        _names("learned", "refused", "waited", "overdue"),
+        ("outcome",),
         is_counter=True,
     ),
     HealthFamily("deflector_proxy_ports_used", "Proxy ports in use", _one(lambda h: h.ports_used)),
