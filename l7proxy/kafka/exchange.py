@@ -112,6 +112,8 @@ class Exchange:
 
     def from_server(self, view: memoryview) -> None:
         """The server sent this."""
+        if self.is_broken:
+            return
         try:
             self.answers.feed(view)
         except Broken as broken:

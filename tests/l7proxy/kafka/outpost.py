@@ -25,7 +25,7 @@ from tests.l7proxy.kafka.make import slot
 
 WAIT_SECONDS = 20.0
 PROXY_PORT = 15500
-PARTITIONS = 4  # of the mock's topics
+NOBODY_PORT = 9  # nobody listens there
 
 
 def wait(condition: Callable[[], object], text: str) -> None:
@@ -93,13 +93,14 @@ def redirect(namespace: str, port: int) -> None:
 
     on_node("ip", "rule", "add", "priority", "9", "fwmark", "0x200/0xf00", "lookup", "2004")
     on_node("ip", "route", "add", "local", "default", "dev", "lo", "table", "2004")
+    served = f"tcp dport {{ {port}, {NOBODY_PORT} }} meta mark and 0xf00 =="
     on_node(
         "nft", "-f", "-",
         text="add table ip outpost\n"
         "add chain ip outpost out { type route hook output priority mangle; }\n"
         "add chain ip outpost pre { type filter hook prerouting priority mangle; }\n"
-        f"add rule ip outpost out tcp dport {port} meta mark and 0xf00 == 0 meta mark set 0x200\n"
-        f"add rule ip outpost pre tcp dport {port} meta mark and 0xf00 == 0x200 tproxy to :{PROXY_PORT} accept\n",
+        f"add rule ip outpost out {served} 0 meta mark set 0x200\n"
+        f"add rule ip outpost pre {served} 0x200 tproxy to :{PROXY_PORT} accept\n",
     )  # fmt: skip
 
 
