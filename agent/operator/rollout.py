@@ -165,15 +165,12 @@ class Rollout:
         first = self._differs.setdefault(name, now)
         told = has.get(ENFORCED)
         if told is None or told.generation != policy.generation or not is_told(valid, has.get(VALID)):
-            is_final = enforced.status != "Unknown"
+            is_final = enforced.status == "True" or enforced.reason in ("Refused", "NoNodes")
             return first if is_final else (first if policy.seen is None else policy.seen) + SETTLE_SECONDS
-        if enforced.status == "Unknown":
-            return first + PROGRESS_SECONDS
-        if told.status == "True" and enforced.status == "True":
-            return first + COUNT_SECONDS
-        if told.gist != enforced.gist and (told.status != "True" or name in self.fleet.faulty()):
-            return first
-        return first + COUNT_SECONDS
+        if told.gist != enforced.gist and enforced.status != "Unknown":
+            is_news = told.status != "True" or name in self.fleet.faulty()
+            return first if is_news else first + COUNT_SECONDS
+        return first + (COUNT_SECONDS if told.status == "True" else PROGRESS_SECONDS)
 
     def next_look(self, name: str, now: float) -> float | None:
         """When a policy that nodes are under way with will be late."""

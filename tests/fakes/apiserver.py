@@ -97,6 +97,8 @@ class ApiServerFake:
         obj = {"apiVersion": resource.api_version, "kind": resource.kind, **copy.deepcopy(obj)}
         if resource.kind in PRUNED:
             obj = {k: v for k, v in obj.items() if k in PRUNED[resource.kind] | {"apiVersion", "kind", "metadata"}}
+        if resource is resources.CRDS:  # served at once
+            obj["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
         meta, old = obj["metadata"], (before or {}).get("metadata", {})
         if not resource.namespaced:
             meta.pop("namespace", None)
