@@ -20,6 +20,7 @@ from l7proxy.kafka.wire import INT32, WireError, length
 
 ANSWER_MAX: Final = 16 << 20  # bytes of an answer that is decoded
 PREFIX_MAX: Final = 4 << 20  # bytes before the topics of an answer that lacks some: brokers, in one of Metadata
+SIZE_MAX: Final = 0x7FFFFF00  # bytes of an answer that lacks some topics: with them it must still be a length
 _HEAD: Final = Layout(">ii")
 _CORRELATION: Final = 4  # bytes
 
@@ -203,8 +204,10 @@ class Answers:
             return
         held, at, end = self._held, _HEAD.size + place[0], _HEAD.size + place[1]
         count = max(int(self._scan.found[-1].value), 0) + treatment.count
-        counted = length(count, INT32, self._scan.flexible)
         size, _ = _HEAD.unpack_from(held)
+        if max(count, size + len(treatment.content)) > SIZE_MAX:
+            raise Broken(Reason.ANSWER_TOO_LARGE)
+        counted = length(count, INT32, self._scan.flexible)
         grown = size + len(counted) - (end - at) + len(treatment.content)
         self.out += (INT32.pack(grown), held[INT32.size : at], counted, treatment.content, held[end:])
         self._held = self._scan = None

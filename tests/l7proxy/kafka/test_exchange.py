@@ -686,6 +686,14 @@ def test_an_answer_that_must_be_read_and_cannot_be_ends_the_connection() -> None
     assert there.exchange.is_broken
 
 
+def test_an_answer_that_cannot_grow_ends_the_connection() -> None:
+    there = of_announce()
+    there.says(produce(PLANS, ANNOUNCE))
+    there.answers(b"\x7f\xff\xff\xff" + produced(ANNOUNCE)[4:])
+    assert there.exchange.is_broken
+    assert there.topics()[-1] == ("", str(Reason.ANSWER_TOO_LARGE))
+
+
 def test_what_comes_after_the_last_field_is_nobodys_business() -> None:
     there = of_announce()
     asked = request(METADATA, 12, {"topics": None})
