@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Mapping
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -53,11 +52,11 @@ class _View:
             if len(self._added) > SORT_ANEW:
                 self.objects = {key: self.objects[key] for key in sorted(self.objects)}
             elif self._added:
-                items = list(self.objects.items())
-                ordered = items[: -len(self._added)]  # the others stand at the end, in the order of their coming
-                for item in items[-len(self._added) :]:
-                    insort(ordered, item, key=itemgetter(0))
-                self.objects = dict(ordered)
+                keys = list(self.objects)
+                del keys[-len(self._added) :]  # the others stand at the end, in the order of their coming
+                for key in self._added:
+                    insort(keys, key)
+                self.objects = dict(zip(keys, map(self.objects.__getitem__, keys), strict=True))
             self._added = {}
             self._shown = MappingProxyType(self.objects)
         return self._shown

@@ -117,7 +117,7 @@ class Node:
         self._tasks = Tasks()
         self._datapath = Datapath(_datapath_options(config))
         self._cluster = ClusterSide(config) if config.cluster is not None else None
-        self._places = PodPlaces()
+        self._places = PodPlaces(config.node_name if config.cluster is not None else "")
         self._state, self._identities, self._books = self._restore()
         kernel_names = KernelNames(self._datapath)
         self._names = NameKeeping(_name_options(config.names), config.run_dir.names, kernel_names, wake=self._resume)

@@ -124,9 +124,13 @@ class KernelNames:
 
 
 class PodPlaces:
-    """Which pods are on this node, by the route to their address; remembered until a link or route changes."""
+    """Which pods are on this node, by the route to their address; remembered until a link or route changes.
 
-    def __init__(self) -> None:
+    `node_name`: pods that say to be on another node need no look; "" where what they say means nothing.
+    """
+
+    def __init__(self, node_name: str = "") -> None:
+        self._node_name = node_name
         self._places: dict[str, int | None] = {}
         self._pods: Mapping[PodKey, Pod] = {}
         self._local: dict[PodKey, int] = {}
@@ -146,13 +150,17 @@ class PodPlaces:
         for key in changed:
             self._local.pop(key, None)
             pod = world.pods.get(key)
-            if pod is None or pod.host_network or pod.is_over:
+            if pod is None or not self._may_be_here(pod):
                 continue
             device = next(filter(None, map(self._device, pod.addresses)), None)
             if device is not None:
                 self._local[key] = device
         self._pods = world.pods
         return self._local
+
+    def _may_be_here(self, pod: Pod) -> bool:
+        is_elsewhere = pod.published is not None or (self._node_name and pod.node_name not in ("", self._node_name))
+        return not is_elsewhere and not pod.host_network and not pod.is_over
 
     def host_addresses(self) -> tuple[str, ...]:
         if self._host is None:

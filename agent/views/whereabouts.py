@@ -35,7 +35,7 @@ class Whereabouts:
     def then(self, world: World, node: NodePolicy) -> Whereabouts:
         """The same of another world and what was compiled of it."""
         before = self.world
-        gone, come = changed_values(self.addresses, node.addresses)
+        gone, come = _differing(self.addresses, node.addresses)
         is_same = node.services is self.frontends
         return Whereabouts(
             world=world,
@@ -58,6 +58,13 @@ class Whereabouts:
         """Of a pod, a node or whoever alone is behind a service."""
         known = self.hosts.get(ip)
         return known if known is not None else self.behind.get(ip)
+
+
+def _differing(before: Sequence[Address], now: Sequence[Address]) -> tuple[list[Address], list[Address]]:
+    """What is gone, and what has come."""
+    gone, come = changed_values(before, now)
+    kept = set(map(id, gone)) & set(map(id, come))
+    return [one for one in gone if id(one) not in kept], [one for one in come if id(one) not in kept]
 
 
 def _hosts(before: Mapping[str, int], gone: Sequence[Address], come: Sequence[Address]) -> Mapping[str, int]:
