@@ -7,26 +7,27 @@ from dataclasses import replace
 
 from conformance.blueprint import Pod
 from conformance.expectation import Parties
-from conformance.galaxy import NODE, WORLD, Galaxy
+from conformance.galaxy import NODE, WORLD
 from conformance.http1 import authority
 from conformance.probes import Call, Ports
 from conformance.scenario import Open, Outcome, Probe, Traffic
+from conformance.site import Place
 from conformance.target import Target
 
 
 class Cast:
     """Makes calls out of probes, each with a client port of its own."""
 
-    def __init__(self, galaxy: Galaxy) -> None:
-        self._galaxy = galaxy
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self.ports = Ports()
 
     def call(self, probe: Probe) -> Call:
         """The probe with addresses."""
-        address = self._galaxy.address(probe.source, probe.family)
+        address = self._place.address(probe.source, probe.family)
         return Call(
             probe,
-            self._galaxy.namespace(probe.source),
+            self._place.namespace(probe.source),
             (address, self.ports.take()),
             self.remote(probe.target, probe.family),
         )
@@ -43,8 +44,8 @@ class Cast:
     def remote(self, target: Target, family: int) -> tuple[str, int]:
         """The address that is dialled."""
         if target.kind == "service":
-            return self._galaxy.blueprint.service(target.name).address(family), target.port
-        return self._galaxy.address(target.name or target.kind, family), target.port
+            return self._place.blueprint.service(target.name).address(family), target.port
+        return self._place.address(target.name or target.kind, family), target.port
 
     def parties(self, call: Call) -> Parties:
         """How flows name client and server of the call."""
@@ -62,7 +63,7 @@ class Cast:
 
     def _served_port(self, target: Target) -> int:
         is_service = target.kind == "service"
-        return self._galaxy.blueprint.service(target.name).target_port if is_service else target.port
+        return self._place.blueprint.service(target.name).target_port if is_service else target.port
 
     def _destination(self, call: Call) -> str:
         target = call.probe.target
@@ -78,10 +79,10 @@ class Cast:
         return f"~{'|'.join(map(re.escape, (*self._behind(target, family), remote[0])))}"
 
     def _behind(self, target: Target, family: int) -> list[str]:
-        behind = self._galaxy.blueprint.service(target.name).backends
+        behind = self._place.blueprint.service(target.name).backends
         return [self.named(b.alias if isinstance(b, Pod) else b.name) or b.address(family) for b in behind]
 
     def named(self, who: str) -> str:
         """The pod of that alias as flows name it; "" for hosts, the node and the world, which are addresses."""
-        pods = {pod.alias: str(pod) for pod in self._galaxy.blueprint.pods}
+        pods = {pod.alias: str(pod) for pod in self._place.blueprint.pods}
         return "" if who in (NODE, WORLD) else pods.get(who, "")

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import grpc
+from flow.flow_pb2 import FlowFilter
 from google.protobuf.timestamp_pb2 import Timestamp
 from observer import observer_pb2, observer_pb2_grpc
 
 from conformance.flow_view import SeenFlow, view
+from flows.channels import Dial, dialled
 
 CAPACITY = 50_000
 
@@ -31,10 +32,12 @@ class FlowLog:
         self._arrived = asyncio.Event()
         self._wanted: Timestamp | None = None
 
-    def connect(self) -> None:
-        """Ask the node, from now on, for flows: at the start, and again after it was started anew."""
+    def connect(self, earlier: int = 0) -> None:
+        """Ask for flows from now on: at the start, and again after the node was started anew. `earlier`: seconds by
+        which its clock may be behind ours."""
         self._wanted = Timestamp()
         self._wanted.GetCurrentTime()
+        self._wanted.seconds -= earlier
         self._arrived.set()
 
     async def wanted(self) -> Timestamp:
@@ -75,26 +78,30 @@ class FlowLog:
 
 
 @asynccontextmanager
-async def following(socket: Path) -> AsyncIterator[FlowLog]:
-    """A FlowLog that `connect` feeds from the Hubble API on this Unix socket, for as long as the block runs."""
+async def following(dial: Dial, wanted: Sequence[FlowFilter] = ()) -> AsyncIterator[FlowLog]:
+    """A FlowLog that `connect` feeds from this Hubble API with flows that one of `wanted` chooses (none: all of them),
+    for as long as the block runs."""
     log = FlowLog()
     async with asyncio.TaskGroup() as tasks:
-        feeder = tasks.create_task(_feed(log, socket))
+        feeder = tasks.create_task(_feed(log, dial, wanted))
         try:
             yield log
         finally:
             feeder.cancel()
 
 
-async def _feed(log: FlowLog, socket: Path) -> None:
+async def _feed(log: FlowLog, dial: Dial, wanted: Sequence[FlowFilter]) -> None:
     while True:
-        since = await log.wanted()
-        async with grpc.aio.insecure_channel(f"unix://{socket}") as channel:
-            stub = observer_pb2_grpc.ObserverStub(channel)  # type: ignore[no-untyped-call]  # generated
-            await _read(stub.GetFlows(observer_pb2.GetFlowsRequest(follow=True, since=since)), log, socket)
+        request = observer_pb2.GetFlowsRequest(follow=True, since=await log.wanted(), whitelist=wanted)
+        try:
+            async with dialled(dial) as channel:
+                stub = observer_pb2_grpc.ObserverStub(channel)  # type: ignore[no-untyped-call]  # generated
+                await _read(stub.GetFlows(request), log, dial)
+        except OSError as error:
+            log.fail(f"the Hubble API at {dial} cannot be asked: {error}")
 
 
-async def _read(call: grpc.aio.UnaryStreamCall, log: FlowLog, socket: Path) -> None:
+async def _read(call: grpc.aio.UnaryStreamCall, log: FlowLog, dial: Dial) -> None:
     try:
         async for response in call:
             if response.HasField("flow"):
@@ -102,6 +109,6 @@ async def _read(call: grpc.aio.UnaryStreamCall, log: FlowLog, socket: Path) -> N
             elif response.HasField("lost_events"):
                 log.lost += response.lost_events.num_events_lost
     except grpc.aio.AioRpcError as error:
-        log.fail(f"the Hubble API at {socket} failed: {error.code().name} {error.details()}")
+        log.fail(f"the Hubble API at {dial} failed: {error.code().name} {error.details()}")
     else:
-        log.fail(f"the Hubble API at {socket} ended the stream of flows")
+        log.fail(f"the Hubble API at {dial} ended the stream of flows")

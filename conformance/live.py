@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from conformance.expectation import Answer, Reaction
-from conformance.http1 import LiveConnection
-from conformance.probes import PATIENCE, Ports
-from conformance.scenario import Settle, Traffic
+from conformance.probes import PATIENCE
+from conformance.scenario import Request, Settle
+from conformance.site import Connection
 
 PAUSE = 0.003  # seconds between an answer and the next request
 SAMPLES_MAX = 20_000  # answers that one loop remembers; at PAUSE this is more than a minute
@@ -35,20 +36,11 @@ class Change:
     enforced: float
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a loop runs: namespace and addresses."""
-
-    namespace: str
-    local: str
-    remote: tuple[str, int]
-
-
 class Loop:
     """One live connection that asks the same question until it is told to stop; it reconnects when it must."""
 
-    def __init__(self, traffic: Traffic, route: Route, ports: Ports) -> None:
-        self._traffic, self._route, self._ports = traffic, route, ports
+    def __init__(self, request: Request, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._request, self._connect = request, connect
         self.samples: list[Sample] = []
         self._stopping = False
         self._news = asyncio.Event()
@@ -57,13 +49,13 @@ class Loop:
         self._stopping = True
 
     async def run(self) -> None:
-        connection: LiveConnection | None = None
+        connection: Connection | None = None
         try:
             while not self._stopping and len(self.samples) < SAMPLES_MAX:
                 sent = time.monotonic()
                 try:
-                    connection = connection or await self._connect()
-                    answer = await connection.ask(self._traffic.request, PATIENCE)
+                    connection = connection or await self._opened()
+                    answer = await connection.ask(self._request, PATIENCE)
                 except OSError as error:
                     answer = Answer(Reaction.REFUSED, note=error.strerror or str(error))
                 opened = connection.opened_at if connection else sent
@@ -77,10 +69,9 @@ class Loop:
             if connection:
                 connection.close()
 
-    async def _connect(self) -> LiveConnection:
-        local = (self._route.local, self._ports.take())
+    async def _opened(self) -> Connection:
         async with asyncio.timeout(PATIENCE):
-            return await LiveConnection.open(self._route.namespace, local, self._route.remote)
+            return await self._connect()
 
     async def served(self, count: int, moment: float) -> None:
         """Until so many requests sent after the moment (monotonic seconds) have come to an end."""

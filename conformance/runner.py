@@ -13,10 +13,12 @@ from conformance import suites
 from conformance.errors import EnvironmentFailure, first_cause
 from conformance.flow_log import following
 from conformance.galaxy import galaxy
-from conformance.node import running
+from conformance.local_site import LocalSite
+from conformance.node import Node, running
 from conformance.report import QuietReporter, Report, Reporter, ScenarioResult, versions
 from conformance.scenario import Scenario, Suite
 from conformance.stage import Stage
+from flows.channels import Dial
 
 
 def run_suite(
@@ -42,15 +44,19 @@ async def _run(suite: Suite, scenarios: tuple[Scenario, ...], reporter: Reporter
     reporter.stage("creating the galaxy")
     with galaxy(suite.galaxy, prefix=prefix) as made:
         reporter.stage("starting the node")
-        async with running(made, scenarios[0].flags if scenarios else ()) as node, following(node.hubble_socket) as log:
+        async with running(made, scenarios[0].flags if scenarios else ()) as node, following(_dial(node)) as log:
             log.connect()
-            stage = Stage(suite, made, node, log)
+            stage = Stage(suite, LocalSite(made, node), log)
             for number, scenario in enumerate(scenarios, 1):
                 reporter.started(scenario, number, len(scenarios))
                 results.append(await stage.play(scenario))
                 reporter.finished(results[-1])
         reporter.stage("removing the galaxy")
     return Report(suite.name, versions(), time.monotonic() - begun, tuple(results))
+
+
+def _dial(node: Node) -> Dial:
+    return Dial(f"unix://{node.hubble_socket}")
 
 
 def choose(names: Sequence[str], only: Collection[str]) -> list[tuple[str, list[str]]]:

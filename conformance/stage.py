@@ -1,10 +1,10 @@
-"""Plays scenarios on a galaxy with a running node, and judges what is seen."""
+"""Plays scenarios on a site (conformance.site), and judges what is seen."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,12 +14,12 @@ from conformance.expectation import Answer, Parties, answer_problems, expected_f
 from conformance.flow_log import FlowLog
 from conformance.flow_view import SeenFlow, missing
 from conformance.galaxy import NODE, Galaxy
-from conformance.http1 import LiveConnection
 from conformance.inquiries import Inquiries
-from conformance.live import AFTER_MIN, Change, Loop, Route, judge
-from conformance.manifests import policy_file, to_yaml
+from conformance.live import AFTER_MIN, Change, Loop, judge
+from conformance.local_site import LocalSite
+from conformance.manifests import policy_file
 from conformance.node import Node
-from conformance.probes import PATIENCE, Call, ask
+from conformance.probes import PATIENCE, Call
 from conformance.report import Failure, ScenarioResult
 from conformance.scenario import (
     Apply,
@@ -28,6 +28,7 @@ from conformance.scenario import (
     Command,
     Open,
     Order,
+    Policy,
     Probe,
     Refuse,
     Remove,
@@ -40,10 +41,10 @@ from conformance.scenario import (
     Suite,
     Traffic,
 )
+from conformance.site import Connection, Site
 from conformance.target import Target
 from conformance.tricks import flow_faults, flows_missing, own, try_all
 
-FLOW_PATIENCE = 2.0  # seconds until an expected flow is seen by a follower; 0.25 is what is promised
 SEEN_MAX = 8  # flows that a failure shows
 
 
@@ -63,7 +64,7 @@ class Act:
     """What one scenario has open while it is played."""
 
     tasks: asyncio.TaskGroup
-    connections: dict[str, tuple[LiveConnection, Open]] = field(default_factory=dict)
+    connections: dict[str, tuple[Connection, Open]] = field(default_factory=dict)
     loops: dict[str, list[Loop]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -73,12 +74,28 @@ class Act:
 
 
 class Stage:
-    """One galaxy, one node, one log of flows: shared by all scenarios of a suite, which run one after the other."""
+    """One site, one log of flows: shared by all scenarios of a suite, which run one after the other.
 
-    def __init__(self, suite: Suite, galaxy: Galaxy, node: Node, log: FlowLog) -> None:
-        self._suite, self._galaxy, self._node, self._log = suite, galaxy, node, log
-        self._cast = Cast(galaxy)
-        self._inquiries = Inquiries(galaxy, self._cast, log)
+    What is done to the node itself, and what needs servers of ours in its network, is for a galaxy of this machine.
+    """
+
+    def __init__(self, suite: Suite, site: Site, log: FlowLog) -> None:
+        self._suite, self._site, self._log = suite, site, log
+        self._cast = Cast(site.place)
+
+    @property
+    def _local(self) -> LocalSite:
+        if not isinstance(self._site, LocalSite):
+            raise EnvironmentFailure("this step needs a galaxy of this machine")
+        return self._site
+
+    @property
+    def _galaxy(self) -> Galaxy:
+        return self._local.galaxy
+
+    @property
+    def _node(self) -> Node:
+        return self._local.node
 
     async def play(self, scenario: Scenario) -> ScenarioResult:
         """Set the scenario's policies, go through its steps, and tell what came of it."""
@@ -99,7 +116,7 @@ class Stage:
             await asyncio.to_thread(self._galaxy.nameservers.rename, self._galaxy.blueprint.names)
         if self._log.broken:
             act.failures.append(Failure("the stream of flows", (self._log.broken,)))
-        log = tuple(self._node.log_tail()) if act.failures else ()
+        log = tuple(self._site.log_tail()) if act.failures else ()
         seconds = time.monotonic() - begun
         return ScenarioResult(
             name=scenario.name,
@@ -112,15 +129,9 @@ class Stage:
         )
 
     async def _set_scene(self, scenario: Scenario) -> None:
-        if scenario.flags != self._node.flags:
+        if scenario.flags != self._site.flags:
             await self._restart(scenario.flags)
-        folder = self._galaxy.manifests
-        self._node.refused.clear()
-        wanted = {policy_file(self._suite.policies[name].object) for name in scenario.policies}
-        for name in set(folder.policies()) - wanted:
-            folder.remove(name)
-        self._write(scenario.policies)
-        await self._node.enforced()
+        await self._site.keep(self._policies(scenario.policies))
 
     async def _restart(self, flags: tuple[str, ...]) -> None:
         """The node with other flags, and without policies: those of the scenario before are not meant for it."""
@@ -133,30 +144,28 @@ class Stage:
         await self._node.start()
         self._log.connect()
 
-    def _write(self, names: Sequence[str]) -> None:
-        for name in names:
-            policy = self._suite.policies[name]
-            self._galaxy.manifests.write(policy_file(policy.object), to_yaml(policy.manifests))
+    def _policies(self, names: Sequence[str]) -> list[Policy]:
+        return [self._suite.policies[name] for name in names]
 
     async def _perform(self, act: Act, step: Step) -> None:
         match step:
             case Apply():
-                await self._change(act, lambda: self._write(step.policies))
+                await self._change(act, self._site.apply(self._policies(step.policies)))
             case Remove():
-                await self._change(act, lambda: self._unlink(step.policies))
+                await self._change(act, self._site.remove([one.object for one in self._policies(step.policies)]))
             case Refuse():
                 await self._refuse(act, step)
             case Ask():
                 await self._ask(act, step)
             case Resolve():
-                act.failures += await self._inquiries.ask(step, FLOW_PATIENCE)
+                inquiries = Inquiries(self._galaxy, self._cast, self._log)
+                act.failures += await inquiries.ask(step, self._site.flow_patience)
                 act.checks += len(step.questions)
             case Rename():
                 await self._rename(act, step)
             case Open():
                 call = self._cast.opening(step)
-                connection = await LiveConnection.open(call.namespace, call.local, call.remote)
-                act.connections[step.name] = (connection, step)
+                act.connections[step.name] = (await self._site.connect(call), step)
             case Close():
                 act.connections.pop(step.name)[0].close()
             case Traffic():
@@ -168,15 +177,10 @@ class Stage:
             case Command():
                 await self._command(act, step)
 
-    async def _change(self, act: Act, effect: Callable[[], None]) -> None:
+    async def _change(self, act: Act, effect: Awaitable[None]) -> None:
         begun = time.monotonic()
-        effect()
-        await self._node.enforced()
+        await effect
         act.change = Change(begun, time.monotonic())
-
-    def _unlink(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._galaxy.manifests.remove(policy_file(self._suite.policies[name].object))
 
     async def _rename(self, act: Act, step: Rename) -> None:
         changed = {name.name: name for name in step.names}
@@ -207,7 +211,9 @@ class Stage:
 
     async def _sneak(self, act: Act, step: Sneak) -> None:
         mark, tried = self._log.mark(), await try_all(step, self._galaxy, self._cast)
-        await self._log.wait(lambda: not any(flows_missing(one, self._log.since(mark)) for one in tried), FLOW_PATIENCE)
+        await self._log.wait(
+            lambda: not any(flows_missing(one, self._log.since(mark)) for one in tried), self._site.flow_patience
+        )
         for one in tried:
             act.checks += 1
             flows = self._log.since(mark)
@@ -225,7 +231,7 @@ class Stage:
             asked = [
                 Asked(call, self._cast.parties(call), answer, mark) for call, answer in zip(batch, answers, strict=True)
             ]
-            await self._log.wait(partial(self._complete, asked), FLOW_PATIENCE)
+            await self._log.wait(partial(self._complete, asked), self._site.flow_patience)
             for one in asked:
                 act.checks += 1
                 self._judge(act, one)
@@ -233,7 +239,7 @@ class Stage:
 
     async def _answer(self, act: Act, call: Call) -> Answer:
         if not call.probe.over:
-            return await ask(call)
+            return await self._site.ask(call)
         assert call.probe.request is not None
         return await act.connections[call.probe.over][0].ask(call.probe.request, call.patience)
 
@@ -265,7 +271,8 @@ class Stage:
         asked.ok = not problems
         if problems:
             seen = (f"answer: {asked.answer}", *(f"flow: {flow}" for flow in flows[-SEEN_MAX:]))
-            act.failures.append(Failure(f"probe {probe}", tuple(problems), seen, "" if probe.over else str(asked.call)))
+            command = "" if probe.over else self._site.spell(asked.call)
+            act.failures.append(Failure(f"probe {probe}", tuple(problems), seen, command))
 
     def _look_again(self, act: Act) -> None:
         """Flows that come late must not contradict what was found right before."""
@@ -276,11 +283,14 @@ class Stage:
 
     async def _traffic(self, act: Act, step: Traffic) -> None:
         call = self._cast.opening(step)
-        route = Route(call.namespace, call.local[0], call.remote)
-        act.loops[step.name] = [Loop(step, route, self._cast.ports) for _ in range(step.connections)]
+        act.loops[step.name] = [Loop(step.request, partial(self._dial, call)) for _ in range(step.connections)]
         for loop in act.loops[step.name]:
             act.tasks.create_task(loop.run())
         await _served(act.loops[step.name], 0.0)
+
+    async def _dial(self, call: Call) -> Connection:
+        """The same connection from another port."""
+        return await self._site.connect(replace(call, local=(call.local[0], self._cast.ports.take())))
 
     async def _settle(self, act: Act, step: Settle) -> None:
         loops = act.loops.pop(step.name)

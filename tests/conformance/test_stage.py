@@ -11,6 +11,7 @@ from conformance import suites
 from conformance.blueprint import star_wars
 from conformance.flow_log import FlowLog
 from conformance.galaxy import Galaxy, galaxy
+from conformance.local_site import LocalSite
 from conformance.node import Node
 from conformance.report import ScenarioResult
 from conformance.scenario import Suite
@@ -48,7 +49,7 @@ def made() -> Iterator[Galaxy]:
 
 async def play(made: Galaxy, name: str, suite: Suite = SUITE) -> ScenarioResult:
     (scenario,) = [scenario for scenario in suite.scenarios if scenario.name == name]
-    return await Stage(suite, made, cast(Node, IdleNode()), FlowLog()).play(scenario)
+    return await Stage(suite, LocalSite(made, cast(Node, IdleNode())), FlowLog()).play(scenario)
 
 
 @pytest.mark.parametrize("name", ["demo-1-no-policy", "demo-4-clean-up"])
