@@ -183,6 +183,7 @@ class Config:
     node_name: str
     modes: Modes = Modes()
     names: NamesConfig = NamesConfig()
+    dns_workers: int = 1  # processes of the DNS proxy
     hubble_address: str = DEFAULT_HUBBLE_ADDRESS
     hubble_ring: int = 4095
     hubble_tls: TlsFiles | None = None  # of the TCP address; the Unix socket never speaks TLS

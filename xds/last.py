@@ -20,19 +20,32 @@ from xds.protos.deflector.l7.v1 import filters_pb2 as pb
 def load(path: Path) -> Told:
     """What was saved; nothing where there is no file. ValueError, in one line, where it cannot be read."""
     try:
-        stored = pb.LastTold.FromString(path.read_bytes())
-        dns = read_dns_options(stored.dns_options) if stored.dns_options else DnsNode()
-        return Told(tuple(map(read_listener, stored.listeners)), dns)
+        return unpacked(path.read_bytes())
     except FileNotFoundError:
         return Told()
-    except (OSError, DecodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def save(path: Path, told: Told) -> None:
     """Replace the file in one step. OSError where that fails."""
-    listeners = [l7_listener(one.slot, one.port, ipv6=True).body for one in told.listening]
     beside = path.with_name(path.name + ".new")
-    beside.write_bytes(pb.LastTold(listeners=listeners, dns_options=dns_options(told.dns).body).SerializeToString())
+    beside.write_bytes(packed(told))
     beside.chmod(0o600)
     os.replace(beside, path)
+
+
+def packed(told: Told) -> bytes:
+    """As bytes, for a file or another worker."""
+    listeners = [l7_listener(one.slot, one.port, ipv6=True).body for one in told.listening]
+    return pb.LastTold(listeners=listeners, dns_options=dns_options(told.dns).body).SerializeToString()
+
+
+def unpacked(content: bytes) -> Told:
+    """The reverse; ValueError for other bytes."""
+    try:
+        stored = pb.LastTold.FromString(content)
+    except DecodeError as error:
+        raise ValueError(str(error)) from None
+    dns = read_dns_options(stored.dns_options) if stored.dns_options else DnsNode()
+    return Told(tuple(map(read_listener, stored.listeners)), dns)

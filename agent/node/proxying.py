@@ -46,7 +46,8 @@ class NodeProxies:
         if envoy_binary is not None:
             self.envoy = Envoy(envoy_binary, files, config.envoy_concurrency, log.info)
         self.own = {
-            parser: OwnProxy(name, files, config.node_name, log.info) for name, parser in sorted(PARSERS.items())
+            parser: OwnProxy(name, files, config.node_name, log.info, *_options(config, parser))
+            for name, parser in sorted(PARSERS.items())
         }
         self._reports = Reports(flows, lambda lessons, answer: learned(map(_told, lessons), answer))
 
@@ -107,6 +108,10 @@ class NodeProxies:
         files = self._config.run_dir
         text = bootstrap.bootstrap(self._config.node_name, str(files.xds_socket), str(files.admin_socket))
         files.envoy_bootstrap.write_text(text)
+
+
+def _options(config: Config, parser: L7Parser) -> tuple[str, ...]:
+    return ("--workers", str(config.dns_workers)) if parser is L7Parser.DNS else ()
 
 
 def _told(one: reports_pb2.Learned) -> Told:

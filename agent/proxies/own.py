@@ -18,11 +18,15 @@ NAMES: Final = {DNS_PROXY: "the DNS proxy", KAFKA_PROXY: "the Kafka proxy"}
 class OwnProxy(Supervised):
     """One of our proxies, by the cluster as which it asks (xds.l7), which is the name of its command as well."""
 
-    def __init__(self, consumer: str, files: RunDir, node_name: str, on_change: Callable[[str], None]) -> None:
+    def __init__(
+        self, consumer: str, files: RunDir, node_name: str, on_change: Callable[[str], None], *options: str
+    ) -> None:
+        """`options` of its command, beside those that say where it is."""
         own = files.proxy(consumer)
         command = [
             *(sys.executable, "-P", "-m", "agent", consumer),
             *("--run-dir", str(files.root), "--node-name", node_name),
+            *options,
         ]
         super().__init__(Program(NAMES[consumer], own.pid, own.log, lambda: command), on_change)
         self._own = own

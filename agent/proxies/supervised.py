@@ -95,11 +95,11 @@ class Supervised:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
             try:
-                await asyncio.wait_for(_ended(process), STOP_TIMEOUT)
+                await asyncio.wait_for(ended(process), STOP_TIMEOUT)
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
-                await _ended(process)
+                await ended(process)
         for path in (self._program.pid_file, *self._program.leftovers):
             path.unlink(missing_ok=True)
 
@@ -111,7 +111,7 @@ class Supervised:
         except OSError as error:
             return f"cannot start: {error.strerror}"
         assert self._process is not None
-        await _ended(self._process)
+        await ended(self._process)
         return _last_line(self._program.log)
 
     def _start(self) -> None:
@@ -148,7 +148,7 @@ def _recorded(path: Path) -> ProcessId | None:
         return None
 
 
-async def _ended(process: ProcessId) -> None:
+async def ended(process: ProcessId) -> None:
     """Wait until the process has ended; works for children and for adopted ones alike (pidfd)."""
     try:
         fd = os.pidfd_open(process.pid)

@@ -191,3 +191,40 @@ async def test_a_proxy_may_do_what_it_needs_and_no_more(story: Story) -> None:
     assert held["CapEff"] == held["CapPrm"] == 1 << 12 | 1 << 13
     assert held["CapInh"] == held["CapAmb"] == 0
     assert "NoNewPrivs:\t1" in status
+
+
+async def test_workers_share_the_queries_and_end_together(story: Story) -> None:
+    """The one that is told leads; whoever has started them starts all anew when one is lost."""
+    pid = await story.pid()
+    await story.node.kill()
+    os.kill(pid, signal.SIGKILL)
+    argv = [
+        str(DEFLECTOR),
+        "dns-proxy",
+        "--run-dir",
+        str(story.made.run_dir),
+        "--node-name",
+        TOWN.name,
+        "--workers",
+        "2",
+    ]
+    leader = await asyncio.create_subprocess_exec(
+        *netns.inside(story.made.namespace("node"), argv), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert leader.stderr is not None
+        async with asyncio.timeout(PATIENCE):
+            assert b"going on with 2 slots" in await leader.stderr.readline()
+            for options in ([], ["+tcp"]):
+                found = {(story.dig(ALLOWED, *options), story.dig(DENIED, *options)) for _ in range(8)}
+                assert found == {("NOERROR", "REFUSED")}
+            (follower,) = Path(f"/proc/{leader.pid}/task/{leader.pid}/children").read_text().split()
+            os.kill(int(follower), signal.SIGKILL)
+            assert await leader.wait() == 2
+            assert b"a worker has ended" in await leader.stderr.read()
+    finally:
+        if leader.returncode is None:
+            leader.kill()
+            await leader.wait()
+    await story.node.start()
+    await story.pid()

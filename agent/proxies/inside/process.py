@@ -9,19 +9,24 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from agent.errors import EnvironmentProblem
+from agent.proxies.inside import workers
 from agent.proxies.inside.judging import Judging
 from agent.proxies.inside.report_stream import ReportStream
+from agent.proxies.inside.workers import Follower, Team
 from xds import last
 from xds.client import AdsClient, Told
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 log = logging.getLogger("deflector.proxy")
+
+Work: TypeAlias = Coroutine[Any, Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +39,53 @@ class Place:
     last_told: Path
 
 
-async def serve(judging: Judging, place: Place) -> None:
-    """Until a signal. EnvironmentProblem where a part fails for good."""
-    stream = ReportStream(place.socket, place.consumer, judging.source)
+async def serve(judging: Judging, place: Place, followers: Sequence[Follower] = ()) -> None:
+    """Until a signal. EnvironmentProblem where a follower has ended: whoever started this one starts all anew."""
+    stream, team = ReportStream(place.socket, place.consumer, judging.source), Team(judging, followers)
     judging.start(lambda urgent: stream.wake(urgent=urgent))
     try:
-        told = _resumed(judging, place.last_told)
+        told = await _resumed(team, place.last_told)
 
         async def apply(wanted: Told) -> None:
-            judging.apply(wanted)
+            await team.apply(wanted)
             _remember(place.last_told, wanted)
 
         client = AdsClient(place.socket, place.node_name, place.consumer, apply, holds=told)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(client.run()), group.create_task(stream.run())]
-            with _signalled() as stop:
-                await stop.wait()
-            for task in tasks:
-                task.cancel()
+        if not await _until_signalled((client.run(), stream.run()), [follower.ended() for follower in followers]):
+            raise EnvironmentProblem("a worker has ended, and with it this one")
+    finally:
+        judging.stop()
+        for follower in followers:
+            follower.stop()
+
+
+async def follow(judging: Judging, place: Place, descriptor: int) -> None:
+    """As one more worker, until its leader ends, or a signal."""
+    stream = ReportStream(place.socket, place.consumer, judging.source)
+    judging.start(lambda urgent: stream.wake(urgent=urgent))
+    try:
+        await _until_signalled((stream.run(),), [workers.follow(judging, descriptor)])
     finally:
         judging.stop()
 
 
-def _resumed(judging: Judging, path: Path) -> Told:
+async def _until_signalled(work: Iterable[Work], ends: Iterable[Work]) -> bool:
+    """Do the work until a signal comes, or one of `ends` has ended: then False."""
+    with _signalled() as stop:
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(one) for one in work]
+            waiting = [group.create_task(one) for one in (stop.wait(), *ends)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*running, *waiting):
+                task.cancel()
+        return stop.is_set()
+
+
+async def _resumed(team: Team, path: Path) -> Told:
     """Go on with what was told last."""
     try:
         told = last.load(path)
-        judging.apply(told)
+        await team.apply(told)
     except ValueError as error:
         log.warning("%s: everything is refused until the agent tells", error)
         return Told()
