@@ -206,6 +206,7 @@ class Datapath:
     def learn(self, lives: Mapping[bytes, int]) -> None:
         """Packed addresses (4 or 16 bytes) that DNS answers have given to names -> their identities: in force when this
         returns, and until forget(), whatever program() is told. A pod's address, a node's and the host's stay theirs.
+        An address as one endpoint knows it (bpf.encoding.owned) is that for it alone, where it connects.
 
         For any thread, also while another is in program(). What an earlier agent has learned must be learned again
         before the first program(), which takes everything else away. DatapathError where the map has no room."""

@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from bpf.constants import ENDPOINT_ADDRESSES, GENERATION_MAX, IPCACHE_FIXED_BITS, Code, Reason, Scope
+from bpf.constants import (
+    ENDPOINT_ADDRESSES,
+    FAMILY_OWNED,
+    GENERATION_MAX,
+    IPCACHE_FIXED_BITS,
+    OWNER_SIZE,
+    Code,
+    Reason,
+    Scope,
+)
 from bpf.layout import (
     ENDPOINT,
     ENDPOINT_KEY,
@@ -44,6 +53,8 @@ def port_bytes(port: int) -> bytes:
 _ENDPOINT_KEY = struct.Struct(ENDPOINT_KEY.format)
 _ENDPOINT = struct.Struct(ENDPOINT.format)
 _IPCACHE_KEY = struct.Struct(IPCACHE_KEY.format)
+_OWNED_KEY = struct.Struct(IPCACHE_KEY.format.replace(f"{OWNER_SIZE}x", f"{OWNER_SIZE}s"))
+_OWNED_SIZES = (4 + OWNER_SIZE, 16 + OWNER_SIZE)
 _IPCACHE_VALUE = struct.Struct(IPCACHE_VALUE.format)
 _POLICY_KEY = struct.Struct(POLICY_KEY.format)
 _POLICY_VALUE = struct.Struct(POLICY_VALUE.format)
@@ -79,10 +90,21 @@ def host_prefix_key(address: str) -> bytes:
 
 
 def address_key(packed: bytes) -> bytes:
-    """The same, of the 4 or 16 bytes of an address as they are in packets and DNS answers."""
+    """The same, of the 4 or 16 bytes of an address as they are in packets and DNS answers; or of what `owned` gives."""
+    if len(packed) in _OWNED_SIZES:
+        address, owner = packed[:-OWNER_SIZE], packed[-OWNER_SIZE:]
+        family = (4 if len(address) == 4 else 6) | FAMILY_OWNED
+        return _OWNED_KEY.pack(IPCACHE_FIXED_BITS + 8 * len(address), family, owner, address.ljust(16, b"\0"))
     return _IPCACHE_KEY.pack(
         IPCACHE_FIXED_BITS + 8 * len(packed), 4 if len(packed) == 4 else 6, packed.ljust(16, b"\0")
     )
+
+
+def owned(packed: bytes, ifindex: int) -> bytes:
+    """An address (4 or 16 bytes) as one endpoint alone knows it. ValueError for an interface that has no room there."""
+    if not 0 < ifindex < 1 << 8 * OWNER_SIZE:
+        raise ValueError(f"interface {ifindex} is beyond {OWNER_SIZE} bytes")
+    return packed + ifindex.to_bytes(OWNER_SIZE, "little")
 
 
 def prefix_length(key: bytes) -> int:

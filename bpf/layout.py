@@ -54,7 +54,7 @@ ENDPOINT = Struct(
         ("address", f"{16 * ENDPOINT_ADDRESSES}s"),
     ),
 )
-IPCACHE_KEY = Struct("ipcache_key", (("prefixlen", "I"), ("family", "B"), ("pad", "3x"), ("address", "16s")))
+IPCACHE_KEY = Struct("ipcache_key", (("prefixlen", "I"), ("family", "B"), ("owner", "3x"), ("address", "16s")))
 IPCACHE_VALUE = Struct("ipcache_value", (("identity", "I"), ("ifindex", "I")))
 POLICY_KEY = Struct(
     "policy_key",

@@ -41,6 +41,27 @@ static __always_inline const struct ipcache_value *find_peer(const struct addres
 	return bpf_map_lookup_elem_((uintptr_t)MAP(IPCACHE), &key);
 }
 
+/* Whether names say more of an address than this identity: the world's, or of a prefix that a policy speaks of. */
+static __always_inline bool is_outside(u32 identity)
+{
+	return identity == IDENTITY_WORLD || identity == IDENTITY_WORLD_IPV4 || identity == IDENTITY_WORLD_IPV6 ||
+	       (identity >= IDENTITY_FIRST_LOCAL && identity <= IDENTITY_LAST_LOCAL);
+}
+
+/* What this endpoint alone knows of an address. NULL: nothing. */
+static __always_inline const struct ipcache_value *find_own(u32 ifindex, const struct address *address, u8 family)
+{
+	struct ipcache_key key = {};
+
+	key.prefixlen = IPCACHE_FIXED_BITS + (family == 4 ? 32 : 128);
+	key.family = family | FAMILY_OWNED;
+	key.owner[0] = ifindex;
+	key.owner[1] = ifindex >> 8;
+	key.owner[2] = ifindex >> 16;
+	key.address = *address;
+	return bpf_map_lookup_elem_((uintptr_t)MAP(IPCACHE), &key);
+}
+
 /* An address that no entry covers is the world's. */
 static __always_inline u32 identity_of(const struct address *address, u8 family)
 {

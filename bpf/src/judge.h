@@ -104,6 +104,12 @@ static __always_inline int ask_policy(struct __sk_buff *skb, const struct packet
 	if (!s->remote) {
 		found = find_peer(peer, p->outer.family);
 		s->remote = found ? found->identity : IDENTITY_WORLD;
+		if (direction == DIRECTION_EGRESS && is_outside(s->remote)) {
+			const struct ipcache_value *own = find_own(skb->ifindex, peer, p->outer.family);
+
+			if (own)
+				s->remote = own->identity;
+		}
 		if (found && s->hook == DIRECTION_INGRESS && is_from_elsewhere(skb, found))
 			return REASON_INVALID_SOURCE;
 	}

@@ -31,11 +31,12 @@ struct endpoint {
 	struct address address[ENDPOINT_ADDRESSES];
 };
 
-/* ipcache: longest prefix of an address -> identity */
+/* ipcache: longest prefix of an address -> identity. What only one endpoint knows of an address (a name that it has asked
+ * for) stands apart, under FAMILY_OWNED and the interface index of that endpoint. */
 struct ipcache_key {
 	u32 prefixlen; /* of what follows: IPCACHE_FIXED_BITS + the prefix length of the address */
 	u8 family;
-	u8 pad[3];
+	u8 owner[3]; /* least significant byte first; 0: everybody */
 	struct address address;
 };
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.encoding import address_key, host_prefix_key, ipcache_identity, ipcache_key, ipcache_value
+from bpf.encoding import address_key, host_prefix_key, ipcache_identity, ipcache_key, ipcache_value, owned
 from bpf.learned import Layers
 from policies.types import IDENTITY_FIRST_LOCAL, IDENTITY_FIRST_NODE, IDENTITY_HOST, IDENTITY_WORLD
 
@@ -94,3 +95,16 @@ def test_names_and_a_change_of_policy_meet_in_any_order(before: dict, after: dic
     expected = {**after, **lives, **inside}
     assert {a: ipcache_identity(kernel.held[address_key(a)]) for a in expected} == expected
     assert len(kernel.held) == len(expected)
+
+
+@given(st.sampled_from([A, B]), st.integers(1, (1 << 24) - 1), st.integers(1, (1 << 24) - 1))
+def test_what_endpoints_know_stands_apart(address: bytes, one: int, other: int) -> None:
+    assert (address_key(owned(address, one)) == address_key(owned(address, other))) == (one == other)
+    assert address_key(owned(address, one)) != address_key(address)
+    assert len(address_key(owned(address, one))) == len(address_key(address))
+
+
+def test_an_interface_that_no_key_can_name_is_refused() -> None:
+    for number in (0, 1 << 24):
+        with pytest.raises(ValueError, match="beyond"):
+            owned(A, number)

@@ -13,7 +13,7 @@ import pytest
 from bpf import sys
 from bpf.constants import Reason
 from bpf.datapath import DatapathError
-from bpf.encoding import address_key, ipcache_value
+from bpf.encoding import address_key, ipcache_value, owned
 from bpf.layout import CT_KEY, CT_VALUE, IPCACHE_VALUE, MapSpec, MapType
 from bpf.live import connected
 from bpf.loader import Options
@@ -118,6 +118,29 @@ def test_a_live_connection_is_judged_by_what_was_learned(stage: Stage) -> None:
         stage.datapath.learn({packed(WORLD4): NAME})
         connection.sendall(b"b")
         stage.wait_drop(Reason.POLICY_DENY, destination=WORLD4)
+
+
+@pytest.mark.parametrize("to", [WORLD4, WORLD6])
+def test_what_one_endpoint_knows_is_open_to_it_alone(stage: Stage, to: str) -> None:
+    client, server = (stage.galaxy.pods[name] for name in ("client", "server"))
+    stage.enforce("client", CLOSED, stage.on(Protocol.TCP, 80, stage.allow("name")))
+    own = owned(packed(to), client.ifindex)
+    stage.datapath.learn({owned(packed(to), server.ifindex): NAME})
+    assert not says(stage, to)
+    stage.datapath.learn({own: NAME})
+    assert says(stage, to)
+    stage.datapath.forget([own])
+    assert not says(stage, to)
+    stage.datapath.forget([owned(packed(to), server.ifindex)])
+
+
+def test_what_one_endpoint_knows_of_a_pod_is_nothing(stage: Stage) -> None:
+    client, server = (stage.galaxy.pods[name] for name in ("client", "server"))
+    stage.enforce("client", CLOSED, stage.on(Protocol.TCP, 80, stage.allow("name")))
+    own = owned(packed(server.v4), client.ifindex)
+    stage.datapath.learn({own: NAME})
+    assert not says(stage, server.v4)
+    stage.datapath.forget([own])
 
 
 def test_nobody_gives_a_name_to_a_pod(stage: Stage) -> None:
