@@ -70,7 +70,7 @@ class Way:
 async def say(way: Way, request: Request, authority: str, patience: float) -> Answer:
     """Send the request's raw bytes and read one response."""
     text = request.raw.encode("latin-1") if request.raw else encode(request, authority)
-    return await _bounded(_exchange(way, text, request.method == "HEAD"), patience)
+    return await bounded(_exchange(way, text, request.method == "HEAD"), patience)
 
 
 async def _exchange(way: Way, text: bytes, is_head: bool) -> Answer:
@@ -90,7 +90,7 @@ async def _exchange(way: Way, text: bytes, is_head: bool) -> Answer:
 
 async def upgrade(way: Way, request: Request, authority: str, patience: float) -> Answer:
     """A WebSocket handshake, and the request's body there and back in a frame; the answer's body is what came back."""
-    return await _bounded(_upgrade(way, request, authority), patience)
+    return await bounded(_upgrade(way, request, authority), patience)
 
 
 async def _upgrade(way: Way, request: Request, authority: str) -> Answer:
@@ -124,7 +124,7 @@ async def _upgrade(way: Way, request: Request, authority: str) -> Answer:
 
 async def datagram(way: Way, patience: float) -> Answer:
     """A UDP datagram and its echo."""
-    return await _bounded(_datagram(way), patience)
+    return await bounded(_datagram(way), patience)
 
 
 async def _datagram(way: Way) -> Answer:
@@ -138,7 +138,7 @@ async def _datagram(way: Way) -> Answer:
 
 async def icmp(way: Way, kind: int, patience: float) -> Answer:
     """An ICMP request of this type; answered by the type after it, as all requests are (RFC 792, RFC 4443)."""
-    return await _bounded(_icmp(way, kind), patience)
+    return await bounded(_icmp(way, kind), patience)
 
 
 async def _icmp(way: Way, kind: int) -> Answer:
@@ -158,7 +158,7 @@ async def _icmp(way: Way, kind: int) -> Answer:
 
 async def sctp(way: Way, patience: float) -> Answer:
     """An INIT chunk and its INIT ACK (or an ABORT: whatever the other side says)."""
-    return await _bounded(_sctp(way), patience)
+    return await bounded(_sctp(way), patience)
 
 
 async def _sctp(way: Way) -> Answer:
@@ -173,7 +173,7 @@ async def _sctp(way: Way) -> Answer:
                 return Answer(Reaction.ANSWERED)
 
 
-async def _bounded(attempt: Coroutine[Any, Any, Answer], patience: float) -> Answer:
+async def bounded(attempt: Coroutine[Any, Any, Answer], patience: float) -> Answer:
     """The answer, or how there was none; never raises."""
     try:
         async with asyncio.timeout(patience):
