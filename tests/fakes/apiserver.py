@@ -26,7 +26,7 @@ from agent.cluster.resources import Resource
 
 Raw = dict[str, Any]
 KINDS = tuple(found for found in vars(resources).values() if isinstance(found, Resource))
-WITH_STATUS = {"Pod", "Node", "Service", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumEndpoint"}
+WITH_STATUS = {"Pod", "Node", "Service", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"}
 PRUNED = {"CiliumIdentity": {"security-labels"}, "CiliumEndpoint": {"status"}}  # what their schemas name
 
 
@@ -333,6 +333,7 @@ class ApiServerFake:
     ) -> web.Response:
         before = self._existing(resource, namespace, name)
         _check_version(resource, before, body.get("metadata", {}).get("resourceVersion"))
+        body["metadata"]["namespace"] = namespace  # the address says it
         return web.json_response(self.put(resource, _merged(resource, before, body, subresource)))
 
     def _patch(

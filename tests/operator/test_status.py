@@ -36,6 +36,7 @@ async def test_a_policy_is_valid_at_once_and_enforced_when_every_node_has_it(tow
 
 async def test_an_edit_is_told_within_a_second_and_a_deletion_needs_no_word(town: Town) -> None:
     async with town.operator() as leia, town.some_nodes("one") as (one,):
+        await until(lambda: leia.reign and one.name in leia.reign.rollout.fleet.members())
         made = await town.apply(policy("rule1"))
         one.realise(made)
         first = await town.until("rule1", "Enforced", is_true)
@@ -108,6 +109,7 @@ async def test_a_node_that_does_not_get_there_is_late(town: Town, monkeypatch: p
     monkeypatch.setattr(conditions, "LATE_SECONDS", 0.8)
     monkeypatch.setattr("agent.operator.rollout.LATE_SECONDS", 0.8)
     async with town.operator() as leia, town.some_nodes("one", "two") as (one, two):
+        await until(lambda: leia.reign and len(leia.reign.rollout.fleet) >= 2)
         first = await town.apply(policy("rule1"))
         one.realise(first)
         two.realise(first)
