@@ -32,6 +32,7 @@ from conformance.websocket import FrameError, FrameReader, encode_frame
 
 READ_SIZE = 1 << 16
 SWITCHING = 101
+ECHO_REQUEST, ECHO_REPLY = 8, 0  # ICMPv4
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +138,14 @@ async def _datagram(way: Way) -> Answer:
 
 
 async def icmp(way: Way, kind: int, patience: float) -> Answer:
-    """An ICMP request of this type; answered by the type after it, as all requests are (RFC 792, RFC 4443)."""
+    """An ICMP request of this type; answered by the type after it, but for the oldest (RFC 4443, RFC 792)."""
     return await bounded(_icmp(way, kind), patience)
 
 
 async def _icmp(way: Way, kind: int) -> Answer:
     loop = asyncio.get_running_loop()
     v4 = way.family == socket.AF_INET
-    identifier = way.local[1]
+    identifier, answer = way.local[1], ECHO_REPLY if v4 and kind == ECHO_REQUEST else kind + 1
     with way.socket(socket.SOCK_RAW, ICMP_PROTOCOL if v4 else ICMPV6_PROTOCOL) as sock:
         sock.bind((way.local[0], 0))
         sock.connect((way.remote[0], 0))  # asks nobody; the loop would look the address up, and fail
@@ -152,7 +153,7 @@ async def _icmp(way: Way, kind: int) -> Answer:
         while True:
             packet = await loop.sock_recv(sock, READ_SIZE)
             packet = packet[(packet[0] & 0x0F) * 4 :] if v4 else packet
-            if packet[0] == kind + 1 and int.from_bytes(packet[4:6]) == identifier:
+            if packet[0] == answer and int.from_bytes(packet[4:6]) == identifier:
                 return Answer(Reaction.ANSWERED)
 
 

@@ -104,7 +104,7 @@ async def test_every_kind_of_attempt() -> None:
         socket = await told.attempt(attempt("tcp", 0, Request("GET", "/v1/feed", "websocket", body="tie")))
         assert (socket.status, socket.body) == (101, "tie")
         for protocol in ("udp", "sctp", "icmp"):
-            assert (await told.attempt(attempt(protocol, 18762))).reaction is Reaction.ANSWERED
+            assert (await told.attempt(attempt(protocol, 18762))).reaction is Reaction.ANSWERED, protocol
         nobody = Attempt("tcp", (LOOPBACK, 0), (LOOPBACK, 18799), 2.0, Request())
         assert (await told.attempt(nobody)).reaction is Reaction.REFUSED
 
