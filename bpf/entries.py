@@ -17,7 +17,7 @@ from pyroaring import FrozenBitMap
 
 from bpf.encoding import PolicyKey
 from bpf.layout import POLICY_KEY, POLICY_VALUE
-from policies.ir import EndpointPolicy
+from policies.ir import Address, Endpoint, EndpointPolicy, ServiceAddress
 
 Entries = Mapping[bytes, bytes]
 
@@ -74,7 +74,7 @@ class Desired:
     """Entries of every map that the agent writes, `policy` by group; also the form of what is realised.
 
     `closed` tells, one line each, what could not be put into the maps and is denied instead. `prefixes` are the keys of
-    `ipcache` by the text that they were made of.
+    `ipcache` by the text that they were made of. `made_of`: addresses, endpoints and services that it was made of.
     """
 
     endpoints: Entries = field(default_factory=dict)
@@ -83,6 +83,9 @@ class Desired:
     services: Entries = field(default_factory=dict)
     closed: tuple[str, ...] = ()
     prefixes: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    made_of: tuple[tuple[Address, ...], tuple[Endpoint, ...], tuple[ServiceAddress, ...]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def policy_entries(self) -> dict[bytes, bytes]:
         """Every policy entry by its packed key: for tests and for the eye, not for a million of them."""

@@ -6,8 +6,10 @@ room for is closed, and said: the groups with the most entries, until the rest f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from bpf.constants import (
     ENFORCED_EGRESS,
@@ -31,10 +33,12 @@ from bpf.encoding import (
 )
 from bpf.entries import Desired, Entries, GroupEntries, Place, Run
 from bpf.layout import CAPACITY
-from policies.ir import EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
+from policies.compiling.changes import changed_values
+from policies.ir import Address, Endpoint, EndpointPolicy, NodePolicy, PeerRule, PortPolicy, Verdict
 from policies.types import ALL_PORTS, IDENTITY_UNKNOWN, Direction, PortRange, Protocol
 
 PORT_BITS = 16
+FOLLOWED_MAX = 1024  # addresses; more changes than these are made anew
 CLOSED = ENFORCED_INGRESS | ENFORCED_EGRESS
 NOTHING = Desired()
 
@@ -60,20 +64,19 @@ def desired(node: NodePolicy, ports: Mapping[str, int], known: Desired = NOTHING
     groups = {policy.group: _group(policy, ports, known.policy.get(policy.group)) for policy in node.policies}
     closed = _too_large(groups, node)
     enforced = {policy.group: _enforced(policy) for policy in node.policies if policy.group not in closed}
-    prefixes = {a.prefix: known.prefixes.get(a.prefix) or ipcache_key(a.prefix) for a in node.addresses}
+    prefixes, ipcache = _followed(node, known) or _anew(node, known)
     made = Desired(
         # a group without a policy is one that nobody has compiled
         endpoints={
             endpoint_key(e.id): endpoint_value(e.group, enforced.get(e.group, CLOSED), e.addresses)
             for e in node.endpoints[: CAPACITY["endpoints"]]
         },
-        ipcache=_ipcache(node, prefixes),
+        ipcache=ipcache,
         policy={group: entries for group, entries in groups.items() if group not in closed},
-        services={
-            service_key(s.address, s.port, s.protocol): service_value(s.identity, s.target_port) for s in node.services
-        },
+        services=_services(node, known),
         closed=(*closed.values(), *_too_many_pods(node)),
         prefixes=prefixes,
+        made_of=(node.addresses, node.endpoints, node.services),
     )
     for name, entries in (("ipcache", made.ipcache), ("services", made.services)):
         if len(entries) > CAPACITY[name]:
@@ -87,13 +90,62 @@ def _with_known(made: Desired, known: Desired) -> Desired:
     return replace(made, **{name: getattr(known, name) for name in same})
 
 
-def _ipcache(node: NodePolicy, prefixes: Mapping[str, bytes]) -> Entries:
+def _services(node: NodePolicy, known: Desired) -> Entries:
+    if known.made_of is not None and known.made_of[2] is node.services:
+        return known.services
+    return {service_key(s.address, s.port, s.protocol): service_value(s.identity, s.target_port) for s in node.services}
+
+
+def _anew(node: NodePolicy, known: Desired) -> tuple[dict[str, bytes], Entries]:
+    """Keys by prefix, and the ipcache."""
+    prefixes = {a.prefix: known.prefixes.get(a.prefix) or ipcache_key(a.prefix) for a in node.addresses}
+    return prefixes, _ipcache(node.addresses, prefixes, _here(node.endpoints))
+
+
+def _followed(node: NodePolicy, known: Desired) -> tuple[Mapping[str, bytes], Entries] | None:
+    """The same, of what was made before and what has changed since; None where that cannot be told from it."""
+    if known.made_of is None or len(known.prefixes) != len(known.ipcache):
+        return None  # several texts are one prefix
+    addresses, endpoints, _ = known.made_of
+    gone, come = changed_values(addresses, node.addresses)
+    if len(gone) + len(come) > FOLLOWED_MAX:
+        return None
+    come = [*come, *_moved(endpoints, node)]
+    if not gone and not come:
+        return known.prefixes, known.ipcache
+    prefixes, ipcache = dict(known.prefixes), dict(known.ipcache)
+    for address in gone:
+        ipcache.pop(prefixes.pop(address.prefix, b""), None)
+    for address in come:
+        prefixes[address.prefix] = known.prefixes.get(address.prefix) or ipcache_key(address.prefix)
+    ipcache.update(_ipcache(come, prefixes, _here(node.endpoints)))
+    return (prefixes, ipcache) if len(prefixes) == len(ipcache) else None
+
+
+def _moved(before: Sequence[Endpoint], node: NodePolicy) -> Iterator[Address]:
+    """Addresses that a pod of this node has or had, and now another one, or none, or with another group."""
+    if before == node.endpoints:
+        return
+    was, here = ({(a, e.group, e.id) for e in of for a in e.addresses} for of in (before, node.endpoints))
+    for text in {f"{address}/{128 if ':' in address else 32}" for address, _, _ in was ^ here}:
+        at = bisect_left(node.addresses, text, key=attrgetter("prefix"))
+        if at < len(node.addresses) and node.addresses[at].prefix == text:
+            yield node.addresses[at]
+
+
+def _here(endpoints: Iterable[Endpoint]) -> dict[bytes, tuple[int, int]]:
+    """Group and id of this node's pods, by their addresses."""
+    return {host_prefix_key(a): (e.group, e.id) for e in endpoints for a in e.addresses}
+
+
+def _ipcache(
+    addresses: Iterable[Address], prefixes: Mapping[str, bytes], here: Mapping[bytes, tuple[int, int]]
+) -> dict[bytes, bytes]:
     """Where two claim one prefix, the smaller identity has it: reserved ones before pods, pods before CIDRs."""
     lives: dict[bytes, int] = {}
-    for address in node.addresses:
+    for address in addresses:
         key = prefixes[address.prefix]
         lives[key] = min(address.identity, lives.get(key, address.identity))
-    here = {host_prefix_key(a): (e.group, e.id) for e in node.endpoints for a in e.addresses}
     nowhere = (IDENTITY_UNKNOWN, 0)
     return {
         key: ipcache_value(identity, place if identity == group else 0)
