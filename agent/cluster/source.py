@@ -135,6 +135,8 @@ class ClusterSource:
                 self._put(Deleted(name))
             return
         before, update = self._endpoints.get(name), Updated(name, read_object(raw))
+        if before is None and not _has_addresses(update):
+            return  # made, and not written yet
         self._endpoints[name] = update
         if not self._is_own(update):
             self._put(update)
@@ -196,6 +198,11 @@ class ClusterSource:
         while clock() < end and count != len(self._pending):
             count = len(self._pending)
             await asyncio.sleep(following.quiet)
+
+
+def _has_addresses(update: Updated) -> bool:
+    found = update.reading.good or update.reading.fallback
+    return isinstance(found, Pod) and bool(found.addresses)
 
 
 def _typed(raw: Raw, resource: resources.Resource) -> Raw:

@@ -33,7 +33,7 @@ def definition(resource: Resource) -> dict[str, Any]:
         "schema": {"openAPIV3Schema": SCHEMAS.get(resource.kind, ANYTHING)},
         "subresources": {"status": {}},
     }
-    if resource.kind in ("CiliumIdentity", "CiliumCIDRGroup", "CiliumEndpointSlice"):
+    if resource.kind in ("CiliumIdentity", "CiliumCIDRGroup", "CiliumEndpoint", "CiliumEndpointSlice"):
         del version["subresources"]
     names = {"kind": resource.kind, "plural": resource.plural, "singular": resource.kind.lower()}
     spec = {
