@@ -48,8 +48,8 @@ class Pod:
     """A pod. `alias` is its short name in scenarios, `name` the one of Kubernetes.
 
     `serves`: its HTTP ports (TCP); one that serves also echoes UDP (at `echoes` and UDP_ECHO_PORT) and SCTP. One that
-    `resolves` is a nameserver for the galaxy's names. A `remote` pod lives on another node: here it is an address of
-    the world, and an object.
+    `resolves` is a nameserver for the galaxy's names; one that keeps `topics` is a Kafka broker. A `remote` pod lives
+    on another node: here it is an address of the world, and an object.
     """
 
     alias: str
@@ -64,6 +64,7 @@ class Pod:
     named: tuple[NamedPort, ...] = ()
     remote: bool = False
     resolves: bool = False
+    topics: tuple[str, ...] = ()
 
     def address(self, family: int) -> str:
         return self.v4 if family == 4 else self.v6

@@ -51,6 +51,8 @@ class SeenFlow:
     qtypes: str = ""
     ips: str = ""
     rcode: str = ""
+    api_key: str = ""
+    topic: str = ""
     destination_names: str = ""
     drop_reason: str = ""
     summary: str = ""
@@ -59,7 +61,8 @@ class SeenFlow:
         arrow = {"true": "<-", "false": "->"}.get(self.reply, "<>")
         ends = [(self.source, self.source_port), (self.destination, self.destination_port)]
         left, right = reversed(ends) if self.reply == "true" else ends
-        kind = f"{'dns' if self.query else 'http'}-{self.l7.lower()}" if self.l7 else self.event
+        parser = "dns" if self.query else "kafka" if self.api_key else "http"
+        kind = f"{parser}-{self.l7.lower()}" if self.l7 else self.event
         kind = f"{kind} {self.drop_reason}".rstrip()
         return f"{':'.join(left)} {arrow} {':'.join(right)} {kind} {self.direction} {self.verdict} ({self.summary})"
 
@@ -73,6 +76,7 @@ def view(flow: flow_pb2.Flow) -> SeenFlow:
     ports = getattr(flow.l4, l4) if l4 in L4_WITH_PORTS else None
     http = flow.l7.http if flow.l7.WhichOneof("record") == "http" else None
     dns = flow.l7.dns if flow.l7.WhichOneof("record") == "dns" else None
+    kafka = flow.l7.kafka if flow.l7.WhichOneof("record") == "kafka" else None
     return SeenFlow(
         verdict=flow_pb2.Verdict.Name(flow.verdict),
         event=EVENTS.get(flow.event_type.type, str(flow.event_type.type)),
@@ -102,6 +106,8 @@ def view(flow: flow_pb2.Flow) -> SeenFlow:
         qtypes=",".join(dns.qtypes) if dns else "",
         ips=",".join(sorted(dns.ips)) if dns else "",
         rcode=str(dns.rcode) if dns else "",
+        api_key=kafka.api_key if kafka else "",
+        topic=kafka.topic if kafka else "",
         destination_names=",".join(flow.destination_names),
         drop_reason=flow_pb2.DropReason.Name(flow.drop_reason_desc) if flow.drop_reason_desc else "",
         summary=flow.Summary,

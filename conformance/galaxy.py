@@ -26,6 +26,7 @@ from pathlib import Path
 
 from conformance import netns
 from conformance.blueprint import NODE_V4, NODE_V6, UDP_ECHO_PORT, WORLD_V4, WORLD_V6, Blueprint, Pod
+from conformance.brokers import Brokers
 from conformance.errors import EnvironmentFailure
 from conformance.manifests import ManifestFolder
 from conformance.nameserver import Nameservers
@@ -56,6 +57,7 @@ class Galaxy:
     folder: Path
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     nameservers: Nameservers = field(init=False)
+    brokers: Brokers = field(default_factory=Brokers)
 
     def __post_init__(self) -> None:
         self.nameservers = Nameservers(self.folder, self.blueprint.hosts)
@@ -151,6 +153,7 @@ def _sweep(prefix: str) -> list[str]:
 
 def _remove(made: Galaxy) -> None:
     made.nameservers.stop()
+    made.brokers.stop()
     for server in made.servers.values():
         server.kill()
     for server in made.servers.values():
@@ -187,6 +190,8 @@ def _create(made: Galaxy) -> None:
     for pod in made.blueprint.local_pods:
         if pod.resolves:
             made.nameservers.start(made.namespace(pod.alias), made.blueprint.names)
+        if pod.topics:
+            made.brokers.start(pod.alias, made.namespace(pod.alias), pod.topics)
 
 
 def _node_lines(made: Galaxy) -> list[str]:

@@ -2,7 +2,7 @@
 
 Whatever is not known is refused with its field path. Policies may stand in the suite, by name, or in the scenario that
 alone has them (`policy:`). `defaults` are fields that every probe has if it does not say otherwise, `question` those of
-every question.
+every question, `errand` those of every errand.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.blueprint import Blueprint, Host
+from conformance.errand import Ending, Errand
 from conformance.errors import SuiteError
 from conformance.fields import Fields
 from conformance.objects import POLICY_VERSIONS, policy_object
+from conformance.parse_errand import parse_errands
 from conformance.parse_galaxy import parse_galaxy, parse_name
 from conformance.parse_probe import parse_probes, parse_request, parse_target
 from conformance.parse_question import parse_questions
@@ -33,9 +35,11 @@ from conformance.scenario import (
     Remove,
     Rename,
     Resolve,
+    Run,
     Scenario,
     Settle,
     Step,
+    Stream,
     Suite,
     Traffic,
 )
@@ -44,13 +48,14 @@ from conformance.target import Target
 
 @dataclass(frozen=True, slots=True)
 class _Makings:
-    """What the scenarios of a suite share: policies so far, the node's flags, fields that every probe and every
-    question has, hosts that names may stand for."""
+    """What the scenarios of a suite share: policies so far, the node's flags, fields that every probe, every
+    question and every errand has, hosts that names may stand for."""
 
     policies: dict[str, Policy]
     flags: tuple[str, ...]
     defaults: Mapping[str, Any]
     question: Mapping[str, Any]
+    errand: Mapping[str, Any]
     hosts: tuple[Host, ...]
 
 
@@ -67,6 +72,7 @@ def parse_suite(value: Any) -> Suite:
         flags=top.names("flags", []),
         defaults=top.take("defaults", dict, {}),
         question=top.take("question", dict, {}),
+        errand=top.take("errand", dict, {}),
         hosts=galaxy.hosts,
     )
     scenarios = tuple(
@@ -142,6 +148,10 @@ def _asking(step: Step) -> list[tuple[str, Target]]:
             return [(probe.source, probe.target) for probe in step.probes]
         case Resolve():
             return [(question.source, question.server) for question in step.questions]
+        case Run():
+            return [(errand.source, errand.broker) for errand in step.errands]
+        case Stream():
+            return [(step.errand.source, step.errand.broker)]
         case Open() | Traffic():
             return [(step.source, step.target)]
         case _:
@@ -154,7 +164,7 @@ def _check_names(steps: tuple[Step, ...], path: str) -> None:
     for n, step in enumerate(steps):
         used: set[str] = set()
         match step:
-            case Open() | Traffic():
+            case Open() | Traffic() | Stream():
                 open_names.add(step.name)
             case Close() | Settle():
                 used = {step.name}
@@ -252,6 +262,27 @@ def _resolve(fields: Fields, makings: _Makings) -> Step:
     return Resolve(tuple(questions), fields.take("in_turn", bool, False))
 
 
+def _run(fields: Fields, makings: _Makings) -> Step:
+    entries = fields.take("run", list)
+    errands = [
+        errand for n, entry in enumerate(entries) for errand in _errands(entry, makings, f"{fields.path}.run[{n}]")
+    ]
+    return Run(tuple(errands), fields.take("in_turn", bool, False))
+
+
+def _errands(entry: Any, makings: _Makings, path: str) -> Iterator[Errand]:
+    return parse_errands({**makings.errand, **Fields.of(entry, path).value}, path)
+
+
+def _stream(fields: Fields, makings: _Makings) -> Step:
+    path = f"{fields.path}.stream"
+    inner = Fields.of(fields.take("stream", dict), path)
+    name = inner.take("name", str)
+    entry = {key: value for key, value in inner.value.items() if key != "name"}
+    (errand,) = _errands({"expect": Ending.SERVED.value, **entry}, makings, path)
+    return Stream(name, errand)
+
+
 def _rename(fields: Fields, makings: _Makings) -> Step:
     return Rename(tuple(parse_name(name, entry, makings.hosts) for name, entry in fields.entries("rename")))
 
@@ -267,6 +298,8 @@ STEPS: dict[str, Callable[[Fields, _Makings], Step]] = {
     "probe": _ask,
     "resolve": _resolve,
     "rename": _rename,
+    "run": _run,
+    "stream": _stream,
     "open": _open,
     "close": _close,
     "traffic": _traffic,

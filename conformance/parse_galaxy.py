@@ -5,6 +5,7 @@
       pods:
         deathstar: {namespace: empire, labels: {…}, serves: [80], echoes: [5353], named: {web: 80, dns: 5353/UDP}}
         executor: {remote: true, labels: {…}}                  # on another node
+        kafka: {name: empire-kafka-0, topics: [announce]}      # a broker; its name is another one in Kubernetes
       hosts:
         hoth: {v4: 203.0.113.7, v6: "2001:db8:113::7"}         # outside the cluster
         endor: {v4: …, v6: …, node: {zone: forest}}            # another node, with its labels
@@ -92,7 +93,7 @@ def _pod(alias: str, entry: Fields, host: int) -> Pod:
     v4, v6 = (REMOTE_POD_NET_V4, REMOTE_POD_NET_V6) if remote else (POD_NET_V4, POD_NET_V6)
     pod = Pod(
         alias=alias,
-        name=alias,
+        name=entry.take("name", str, alias),
         labels=tuple(sorted(entry.strings("labels").items())),
         v4=v4.format(host),
         v6=v6.format(host),
@@ -102,6 +103,7 @@ def _pod(alias: str, entry: Fields, host: int) -> Pod:
         named=tuple(_named(name, text, entry) for name, text in entry.strings("named").items()),
         remote=remote,
         resolves=entry.take("resolves", bool, False),
+        topics=entry.names("topics", []),
     )
     entry.done()
     return pod

@@ -1,9 +1,11 @@
 """Suites as data: frozen values; conformance.parse makes them from YAML. Pure.
 
 Suite     a galaxy, policies by name, scenarios
-Scenario  steps: apply, remove, refuse | probe | resolve, rename | open, close | traffic, settle | node | sneak
+Scenario  steps: apply, remove, refuse | probe | resolve, rename | run | open, close | traffic, stream, settle | node
+          | sneak
 Probe     who asks whom for what, and what is expected: an outcome and the flows that tell of it
 Question  the same of a name: conformance.question
+Errand    the same of Kafka topics: conformance.errand
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 from conformance.blueprint import Blueprint, DnsName
 from conformance.bypass import Allowed, Trick
+from conformance.errand import Errand
 from conformance.question import Question
 from conformance.target import Target
 
@@ -215,7 +218,25 @@ class Rename:
     names: tuple[DnsName, ...]
 
 
-Step = Apply | Remove | Refuse | Ask | Resolve | Rename | Open | Close | Traffic | Settle | Command | Sneak
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Errands to Kafka brokers: those of one pod one after the other, pods side by side; all in turn when `in_turn`."""
+
+    errands: tuple[Errand, ...]
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Start a loop of one errand by a client that stays connected; settled like traffic, by Kafka's error codes."""
+
+    name: str
+    errand: Errand
+
+
+Step = (
+    Apply | Remove | Refuse | Ask | Resolve | Rename | Run | Open | Close | Traffic | Stream | Settle | Command | Sneak
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from conformance.cast import Cast
+from conformance.errands import Errands
 from conformance.errors import EnvironmentFailure, NotEnforced
 from conformance.expectation import Answer, Parties, answer_problems, expected_flows, flow_problems, own_flows
 from conformance.flow_log import FlowLog
@@ -16,6 +17,7 @@ from conformance.flow_view import SeenFlow, missing
 from conformance.galaxy import NODE, Galaxy
 from conformance.inquiries import Inquiries
 from conformance.live import AFTER_MIN, Change, Loop, judge
+from conformance.live_courier import LiveCourier
 from conformance.local_site import LocalSite
 from conformance.manifests import policy_file
 from conformance.node import Node
@@ -33,11 +35,14 @@ from conformance.scenario import (
     Refuse,
     Remove,
     Rename,
+    Request,
     Resolve,
+    Run,
     Scenario,
     Settle,
     Sneak,
     Step,
+    Stream,
     Suite,
     Traffic,
 )
@@ -82,6 +87,7 @@ class Stage:
     def __init__(self, suite: Suite, site: Site, log: FlowLog) -> None:
         self._suite, self._site, self._log = suite, site, log
         self._cast = Cast(site.place)
+        self._runner: Errands | None = None
 
     @property
     def _local(self) -> LocalSite:
@@ -96,6 +102,12 @@ class Stage:
     @property
     def _node(self) -> Node:
         return self._local.node
+
+    @property
+    def _errands(self) -> Errands:
+        if self._runner is None:
+            self._runner = Errands(self._galaxy, self._cast, self._log)
+        return self._runner
 
     async def play(self, scenario: Scenario) -> ScenarioResult:
         """Set the scenario's policies, go through its steps, and tell what came of it."""
@@ -161,6 +173,11 @@ class Stage:
                 inquiries = Inquiries(self._galaxy, self._cast, self._log)
                 act.failures += await inquiries.ask(step, self._site.flow_patience)
                 act.checks += len(step.questions)
+            case Run():
+                act.failures += await self._errands.run(step, self._site.flow_patience)
+                act.checks += len(step.errands)
+            case Stream():
+                await self._stream(act, step)
             case Rename():
                 await self._rename(act, step)
             case Open():
@@ -291,6 +308,12 @@ class Stage:
     async def _dial(self, call: Call) -> Connection:
         """The same connection from another port."""
         return await self._site.connect(replace(call, local=(call.local[0], self._cast.ports.take())))
+
+    async def _stream(self, act: Act, step: Stream) -> None:
+        command = self._errands.command(step.errand, repeats=True)
+        act.loops[step.name] = [Loop(Request(), lambda: LiveCourier.start(command))]
+        act.tasks.create_task(act.loops[step.name][0].run())
+        await _served(act.loops[step.name], 0.0)
 
     async def _settle(self, act: Act, step: Settle) -> None:
         loops = act.loops.pop(step.name)
