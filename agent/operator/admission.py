@@ -7,10 +7,11 @@ or a removal is let pass: this is a help for authors, and not what closes the cl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from policies.advising.advice import advise
-from policies.errors import PolicyError
+from policies.errors import PolicyError, Severity
 from policies.objects import POLICY_KINDS
 from policies.reading.readers import read_object
 from policies.rules import Policy
@@ -48,7 +49,8 @@ def findings(request: Mapping[str, Any]) -> tuple[tuple[PolicyError, ...], tuple
     raw = request.get("object")
     if request.get("operation") not in ("CREATE", "UPDATE") or request.get("subResource") or not isinstance(raw, dict):
         return (), ()
-    if raw.get("kind") not in JUDGED or _is_unchanged(raw, request.get("oldObject")):
+    kind = raw.get("kind")
+    if not isinstance(kind, str) or kind not in JUDGED or _is_unchanged(raw, request.get("oldObject")):
         return (), ()
     asked = {key: value for key, value in raw.items() if key != "status"}
     metadata = asked.get("metadata")
@@ -70,7 +72,8 @@ def _is_unchanged(raw: Mapping[str, Any], old: object) -> bool:
 
 
 def _words(finding: PolicyError) -> str:
-    return str(finding).removeprefix(f"{finding.about}: ").removeprefix("warning: ")
+    """As `policy validate` has it, without what the API server says around it."""
+    return str(replace(finding, kind="", namespace="", name="", severity=Severity.ERROR))
 
 
 def _cut(words: str, most: int) -> str:

@@ -7,7 +7,7 @@ generation; Unknown while that is under way; False when a node cannot, or has no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agent.operator.fleet import Tally
@@ -111,7 +111,7 @@ def is_told(wanted: Condition, has: Condition | None) -> bool:
 
 def _finding(error: PolicyError) -> str:
     """As `policy validate` has it, without the name of the object."""
-    return str(error).removeprefix(f"{error.about}: ")
+    return str(replace(error, kind="", namespace="", name=""))
 
 
 def _lines(findings: Iterable[str]) -> str:
