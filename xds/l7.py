@@ -99,6 +99,7 @@ def dns_options(node: DnsNode) -> Resource:
         hold_limit_ms=round(settings.hold_limit * 1000),
         release_late=settings.release_late,
         targets=settings.targets,
+        by_endpoint=settings.by_endpoint,
         selectors=[pb.FqdnSelector(name=one.name, pattern=one.pattern) for one in node.selectors],
     )
     return resource(DNS_OPTIONS, message)
@@ -116,6 +117,7 @@ def read_dns_options(body: bytes) -> DnsNode:
         hold_limit=message.hold_limit_ms / 1000,
         release_late=message.release_late,
         targets=message.targets,
+        by_endpoint=message.by_endpoint,
     )
     return DnsNode(settings, tuple(FqdnSelector(one.name, one.pattern) for one in message.selectors))
 

@@ -32,6 +32,7 @@ class DnsSettings:
     hold_limit: float = 1.0  # how long an answer may wait until its addresses are in force
     release_late: bool = False  # what becomes of it then: released, as Cilium does, or withheld
     targets: bool = False  # the targets of CNAMEs are names as well
+    by_endpoint: bool = False  # an address is open to who has learned it; else to the whole node
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 _MAPPED: Final = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96: packets to it are IPv4 (RFC 4291 2.5.5.2)
+ORPHANED_MAX: Final = 300.0  # seconds that what an endpoint has learned outlives it: others were told by it, too
 RENEWAL_STEP: Final = 1.0  # seconds: an answer that moves an expiry by less is no news
 NOBODY: Final[frozenset[int]] = frozenset()
 
@@ -156,14 +157,15 @@ class NameBook:
         return len(change.refused)
 
     def forget(self, endpoint: int, now: float) -> None:
-        """An endpoint is gone. What it has learned may carry connections of others: it expires, and is collected."""
+        """An endpoint is gone. Others may be about to use what it has learned: it stays for a while, expires, and is
+        collected where nobody has connections."""
         if endpoint not in self._held:
             return
         for lives in self._names.values():
             for by_endpoint in lives.values():
                 life = by_endpoint.get(endpoint)
                 if life is not None:
-                    life.expires = min(life.expires, now)
+                    life.expires = min(life.expires, now + ORPHANED_MAX)
 
     def _learn(self, holding: Holding, change: Change) -> None:
         life = self._names.get(holding.name, {}).get(holding.address, {}).get(holding.endpoint)

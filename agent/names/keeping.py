@@ -25,8 +25,17 @@ from policies.ir import NodePolicy
 from policies.objects import ObjectKey
 from policies.rules import Policy
 
-CLOCKS: Final = Clocks(time.time, time.monotonic)
 EARLY_MAX: Final = 50_000  # lessons that wait for the first policy; a lesson is some 500 bytes
+
+
+def steady() -> Callable[[], float]:
+    """Unix time as it is now, and from then on as a clock that nobody sets: where the time of day jumps, no name lives
+    longer or shorter for it."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
+CLOCKS: Final = Clocks(steady(), time.monotonic)
 
 log = logging.getLogger("deflector.names")
 

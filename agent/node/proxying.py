@@ -10,6 +10,7 @@ import grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 
 from agent.config import Config
+from agent.names.keeping import CLOCKS
 from agent.names.learning import Answer, Told
 from agent.names.names import Lesson
 from agent.node.document import ProxyFacts
@@ -115,7 +116,8 @@ def _options(config: Config, parser: L7Parser) -> tuple[str, ...]:
 
 
 def _told(one: reports_pb2.Learned) -> Told:
-    lesson = Lesson(one.name, tuple(one.addresses), one.ttl, one.at_ms / 1000, tuple(one.targets))
+    at = CLOCKS.now() - one.age_ms / 1000
+    lesson = Lesson(one.name, tuple(one.addresses), one.ttl, at, tuple(one.targets))
     return Told(one.number, one.pod, lesson)
 
 

@@ -7,8 +7,10 @@ of the node opens, and that are not in force yet. Pure; time is an argument (sec
     away, back  the agent is gone, or another one has come
 
 An address is known until the time that the agent has confirmed, never longer: it keeps an address open at least so
-long, so nobody need tell the proxy what it closes. While the agent is away nothing is closed, and what was known when
-it went stays known; what is learned meanwhile waits, one lesson for each name and its addresses.
+long, so nobody need tell the proxy what it closes. Where addresses are open to the whole node, what one pod has learned
+is known for all, though not as long, since that pod may go (`SHARED_MAX`); each pod's own time is told all the same,
+and nobody waits for it. While the agent is away nothing is closed, and what was known when it went stays known; what is
+learned meanwhile waits, one lesson for each name and its addresses.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from l7proxy.dns.answers import Learned
 from policies.dns_patterns import Dialect, NameSet
@@ -24,11 +26,13 @@ from policies.ir import FqdnSelector
 
 # The agent is told a little more than the TTL, so that answers that come again within this time are no news.
 SLACK: Final = 1.0
-KNOWN_MAX: Final = 100_000  # addresses of names of pods; of what is forgotten the next answer waits a moment
+KNOWN_MAX: Final = 100_000  # of names of pods; of what is forgotten the next answer waits a moment
+SHARED_MAX: Final = 300  # seconds for others than who learned it; at most what the agent's book grants (ORPHANED_MAX)
 TOLD_MAX: Final = 20_000  # answers about other names that are remembered as told
 LESSONS_MAX: Final = 20_000  # without an answer of the agent; beyond that answers are withheld
 TTL_MAX: Final = 0x7FFFFFFF
 
+Key = TypeVar("Key")
 Subject = tuple[str, str, frozenset[bytes]]  # address of the pod, name, addresses in whatever order
 
 
@@ -61,7 +65,9 @@ class Lessons:
 
     _selected: NameSet = field(default_factory=lambda: NameSet((), (), Dialect.TO_FQDNS))
     _targets: bool = False
-    _known: OrderedDict[tuple[str, str, bytes], float] = field(default_factory=OrderedDict)  # until when
+    _shares: bool = True
+    _known: OrderedDict[tuple[str, str, bytes], float] = field(default_factory=OrderedDict)  # to a pod, until when
+    _shared: OrderedDict[tuple[str, bytes], float] = field(default_factory=OrderedDict)  # to all of them
     _told: OrderedDict[tuple[str, str, tuple[bytes, ...]], float] = field(default_factory=OrderedDict)
     _open: OrderedDict[int, Lesson] = field(default_factory=OrderedDict)  # by number
     _latest: dict[Subject, Lesson] = field(default_factory=dict)
@@ -72,12 +78,16 @@ class Lessons:
         """Lessons without an answer."""
         return len(self._open)
 
-    def select(self, selectors: Iterable[FqdnSelector], *, targets: bool) -> None:
-        """Names that matter from now on; with `targets`, also as the target of a CNAME."""
+    def select(self, selectors: Iterable[FqdnSelector], *, targets: bool, shares: bool = True) -> None:
+        """Names that matter from now on; with `targets`, also as the target of a CNAME. `shares`: what one pod learns
+        is open to all of them."""
         some = tuple(selectors)
         names = (one.name for one in some if not one.pattern)
         self._selected = NameSet(names, (one.pattern for one in some if one.pattern), Dialect.TO_FQDNS)
         self._targets = targets
+        if not shares:
+            self._shared.clear()
+        self._shares = shares
 
     def take(self, pod: str, learned: Learned, now: float) -> Taken:
         """An answer that may be released if no address of it has to wait."""
@@ -86,13 +96,13 @@ class Lessons:
             return self._mention(pod, learned, now, until)
         names = (learned.name, *learned.targets) if self._targets else (learned.name,)
         since = now if self._away_since is None else self._away_since
-        known = self._known
+        known, shared = self._known, self._shared
         new = soon = False
         for name in names:
             for address in learned.addresses:
                 confirmed = known.get((pod, name, address), 0.0)
-                new |= confirmed <= since
                 soon |= confirmed < until
+                new |= confirmed <= since and shared.get((name, address), 0.0) <= since
         if not new and not soon:
             return _NOTHING
         same = self._latest.get(_subject(pod, learned))
@@ -114,11 +124,9 @@ class Lessons:
         learned, until = lesson.learned, lesson.at + lesson.seconds
         for name in (learned.name, *learned.targets):
             for address in learned.addresses:
-                key = (lesson.pod, name, address)
-                self._known[key] = max(until, self._known.get(key, 0.0))
-                self._known.move_to_end(key)
-        while len(self._known) > KNOWN_MAX:
-            self._known.popitem(last=False)
+                _extend(self._known, (lesson.pod, name, address), until)
+                if self._shares:
+                    _extend(self._shared, (name, address), min(until, lesson.at + SHARED_MAX))
 
     def cannot_be(self, number: int) -> None:
         """They are not, and will not be."""
@@ -162,6 +170,13 @@ class Lessons:
             if self._latest.get(subject) is lesson:
                 del self._latest[subject]
         return lesson
+
+
+def _extend(known: OrderedDict[Key, float], key: Key, until: float) -> None:
+    known[key] = max(until, known.get(key, 0.0))
+    known.move_to_end(key)
+    if len(known) > KNOWN_MAX:
+        known.popitem(last=False)
 
 
 def _subject(pod: str, learned: Learned) -> Subject:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.names.book import Bounds, Change, Holding, NameBook, Rest, Sharing, Sweep, canonical_address
+from agent.names.book import ORPHANED_MAX, Bounds, Change, Holding, NameBook, Rest, Sharing, Sweep, canonical_address
+from l7proxy.dns.lessons import SHARED_MAX
 
 A1, A2, A3 = (bytes((192, 0, 2, n)) for n in (1, 2, 3))
 NOBODY: dict[bytes, set[int]] = {}
@@ -125,9 +126,14 @@ class TestCollection:
         book = NameBook()
         learn(book, 1, A1, until=9999.0)
         book.forget(1, 50.0)
-        assert book.has_expired(API, 51.0)
-        assert collect(book, Sweep(60.0, {A1: {2}})) == []
-        assert collect(book, Sweep(70.0, NOBODY))
+        end = 50.0 + ORPHANED_MAX
+        assert collect(book, Sweep(end, NOBODY)) == [], "others may have been told, as their proxy knew it to be open"
+        assert book.has_expired(API, end + 1.0)
+        assert collect(book, Sweep(end + 10.0, {A1: {2}})) == []
+        assert collect(book, Sweep(end + 20.0, NOBODY))
+
+    def test_what_a_proxy_takes_for_open_outlives_whoever_has_learned_it(self) -> None:
+        assert ORPHANED_MAX >= SHARED_MAX
 
 
 class TestBounds:

@@ -182,7 +182,7 @@ async def test_what_was_learned_while_the_agent_was_away_is_told_to_the_next(tmp
             first.told[0][1]([first.told[0][0].number], [])
             async with asyncio.timeout(BOUND):
                 assert await early
-            unanswered = reports.learned("10.0.0.9", (learned(),))
+            unanswered = reports.learned("10.0.0.9", (Learned(NAME, (bytes(4),), 30),))
             await until(lambda: len(first.told) == 2)
         await until(lambda: reports._lessons._away_since is not None)
         assert reports.learned(POD, (learned(),)) is None, "known, and nobody is there to close it"

@@ -99,7 +99,7 @@ def test_a_listener_of_envoys_is_none_of_ours() -> None:
 
 @given(st.lists(st.builds(FqdnSelector, texts, texts), max_size=3).map(tuple), st.integers(1, 60_000), st.booleans())
 def test_what_holds_for_the_node_is_told(selectors: tuple[FqdnSelector, ...], hold_ms: int, late: bool) -> None:
-    told = DnsNode(DnsSettings("nameError", 10.0, hold_ms / 1000, late, True), selectors)
+    told = DnsNode(DnsSettings("nameError", 10.0, hold_ms / 1000, late, True, True), selectors)
     assert read_dns_options(dns_options(told).body) == told
 
 

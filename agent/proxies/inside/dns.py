@@ -29,7 +29,7 @@ class DnsJudging:
         node = told.dns.settings
         options = Options(node.rejection, node.query_timeout, node.hold_limit, node.release_late, node.targets)
         self._proxy.apply(Configuration(told.listening, options, told.dns.selectors))
-        self.source.select(told.dns.selectors, targets=node.targets)
+        self.source.select(told.dns.selectors, targets=node.targets, shares=not node.by_endpoint)
 
     def stop(self) -> None:
         """Close everything."""

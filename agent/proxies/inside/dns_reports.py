@@ -36,11 +36,10 @@ class DnsReports(Telling):
         self._lessons = Lessons()
         self._untold: list[Lesson] = []
         self._waiting: dict[int, list[asyncio.Future[bool]]] = {}
-        self._clock = time.time() - time.monotonic()  # lessons are told in Unix time
 
-    def select(self, selectors: Iterable[FqdnSelector], *, targets: bool) -> None:
+    def select(self, selectors: Iterable[FqdnSelector], *, targets: bool, shares: bool = True) -> None:
         """Names whose addresses must be in force before anybody is told."""
-        self._lessons.select(selectors, targets=targets)
+        self._lessons.select(selectors, targets=targets, shares=shares)
 
     # --- what the proxy sees ---
 
@@ -116,7 +115,6 @@ class DnsReports(Telling):
 
     def back(self) -> None:
         """An agent listens."""
-        self._clock = time.time() - time.monotonic()
         mentions = [lesson for lesson in self._untold if not lesson.number]
         self._untold = [*self._lessons.back(), *mentions]
 
@@ -138,7 +136,7 @@ class DnsReports(Telling):
             targets=learned.targets,
             addresses=learned.addresses,
             ttl=lesson.seconds,
-            at_ms=round((lesson.at + self._clock) * 1000),
+            age_ms=max(0, round((time.monotonic() - lesson.at) * 1000)),
         )
 
     def _wait(self, number: int) -> asyncio.Future[bool]:

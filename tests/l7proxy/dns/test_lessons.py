@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l7proxy.dns.answers import Learned
-from l7proxy.dns.lessons import LESSONS_MAX, Lessons
+from l7proxy.dns.lessons import LESSONS_MAX, SHARED_MAX, Lessons
 from policies.ir import FqdnSelector
 
 POD, OTHER = "10.0.0.2", "10.0.0.3"
@@ -53,10 +53,36 @@ def test_a_new_address_of_a_known_name_waits() -> None:
     assert made.take(POD, learned(A1, A2), 1.0).waits_for == 2
 
 
-def test_what_one_pod_knows_another_one_does_not() -> None:
+def test_what_one_pod_has_learned_is_open_for_all_and_each_ones_time_is_told() -> None:
     made = lessons()
     known(made, learned())
+    taken = made.take(OTHER, learned(), 5.0)
+    assert taken.lesson is not None
+    assert (taken.lesson.pod, taken.waits_for) == (OTHER, 0)
+    assert made.take(OTHER, learned(A2), 5.0).waits_for != 0
+
+
+def test_where_addresses_are_not_shared_what_one_pod_knows_another_one_does_not() -> None:
+    made = Lessons()
+    made.select((FqdnSelector(pattern="*.x.io."),), targets=False, shares=False)
+    known(made, learned())
     assert made.take(OTHER, learned(), 0.0).waits_for == 2
+
+
+def test_a_pod_that_may_have_gone_is_not_believed_for_as_long_as_it_had_learned() -> None:
+    made = lessons()
+    known(made, learned(ttl=86_400))
+    assert made.take(OTHER, learned(), SHARED_MAX - 1.0).waits_for == 0
+    assert made.take("10.0.0.4", learned(), SHARED_MAX + 1.0).waits_for != 0
+    assert made.take(POD, learned(), SHARED_MAX + 1.0).waits_for == 0, "it has asked just now"
+
+
+def test_a_pod_with_two_addresses_is_answered_by_either_while_the_agent_is_away() -> None:
+    made = lessons()
+    known(made, learned())
+    made.away(10.0)
+    for second in (11.0, 5000.0):
+        assert made.take("fd00::2", learned(), second).waits_for == 0
 
 
 def test_a_renewal_is_told_and_not_waited_for() -> None:

@@ -83,7 +83,7 @@ class KafkaRule(_message.Message):
     def __init__(self, api_keys: _Optional[_Iterable[int]] = ..., api_version: _Optional[int] = ..., client_id: _Optional[str] = ..., topic: _Optional[str] = ..., origins: _Optional[_Iterable[_Union[Origin, _Mapping]]] = ...) -> None: ...
 
 class DnsOptions(_message.Message):
-    __slots__ = ("name", "rejection", "query_timeout_ms", "hold_limit_ms", "release_late", "targets", "selectors")
+    __slots__ = ("name", "rejection", "query_timeout_ms", "hold_limit_ms", "release_late", "targets", "selectors", "by_endpoint")
     NAME_FIELD_NUMBER: _ClassVar[int]
     REJECTION_FIELD_NUMBER: _ClassVar[int]
     QUERY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class DnsOptions(_message.Message):
     RELEASE_LATE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     SELECTORS_FIELD_NUMBER: _ClassVar[int]
+    BY_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     name: str
     rejection: str
     query_timeout_ms: int
@@ -98,7 +99,8 @@ class DnsOptions(_message.Message):
     release_late: bool
     targets: bool
     selectors: _containers.RepeatedCompositeFieldContainer[FqdnSelector]
-    def __init__(self, name: _Optional[str] = ..., rejection: _Optional[str] = ..., query_timeout_ms: _Optional[int] = ..., hold_limit_ms: _Optional[int] = ..., release_late: _Optional[bool] = ..., targets: _Optional[bool] = ..., selectors: _Optional[_Iterable[_Union[FqdnSelector, _Mapping]]] = ...) -> None: ...
+    by_endpoint: bool
+    def __init__(self, name: _Optional[str] = ..., rejection: _Optional[str] = ..., query_timeout_ms: _Optional[int] = ..., hold_limit_ms: _Optional[int] = ..., release_late: _Optional[bool] = ..., targets: _Optional[bool] = ..., selectors: _Optional[_Iterable[_Union[FqdnSelector, _Mapping]]] = ..., by_endpoint: _Optional[bool] = ...) -> None: ...
 
 class FqdnSelector(_message.Message):
     __slots__ = ("name", "pattern")

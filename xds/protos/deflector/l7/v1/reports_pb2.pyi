@@ -61,22 +61,22 @@ class Answers(_message.Message):
     def __init__(self, in_force: _Optional[_Iterable[int]] = ..., cannot_be: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Learned(_message.Message):
-    __slots__ = ("number", "pod", "name", "targets", "addresses", "ttl", "at_ms")
+    __slots__ = ("number", "pod", "name", "targets", "addresses", "ttl", "age_ms")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     POD_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
-    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
     number: int
     pod: str
     name: str
     targets: _containers.RepeatedScalarFieldContainer[str]
     addresses: _containers.RepeatedScalarFieldContainer[bytes]
     ttl: int
-    at_ms: int
-    def __init__(self, number: _Optional[int] = ..., pod: _Optional[str] = ..., name: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[bytes]] = ..., ttl: _Optional[int] = ..., at_ms: _Optional[int] = ...) -> None: ...
+    age_ms: int
+    def __init__(self, number: _Optional[int] = ..., pod: _Optional[str] = ..., name: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., addresses: _Optional[_Iterable[bytes]] = ..., ttl: _Optional[int] = ..., age_ms: _Optional[int] = ...) -> None: ...
 
 class Rule(_message.Message):
     __slots__ = ("origins",)
