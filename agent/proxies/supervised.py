@@ -85,7 +85,7 @@ class Supervised:
         recorded = _recorded(self._program.pid_file)
         if self._process is None and recorded is not None and recorded.alive():
             self._process = recorded
-            self._on_change(f"adopted the running {self._program.name}, process {recorded.pid}")
+            self._on_change(f"adopted {self._program.name}, which was running already as process {recorded.pid}")
 
     async def stop(self) -> None:
         """End it, also one that an earlier agent left behind."""
