@@ -17,11 +17,12 @@ from tests.charts.chart import CHART, NAMESPACE, RELEASE, Object, Values, parsed
 SERVED = {
     "v1": ("ConfigMap", "Namespace", "Pod", "Secret", "Service", "ServiceAccount"),
     "apps/v1": ("DaemonSet", "Deployment"),
+    "admissionregistration.k8s.io/v1": ("ValidatingWebhookConfiguration",),
     "networking.k8s.io/v1": ("NetworkPolicy",),
     "policy/v1": ("PodDisruptionBudget",),
     "rbac.authorization.k8s.io/v1": ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
 }
-CLUSTERWIDE = ("ClusterRole", "ClusterRoleBinding", "Namespace")
+CLUSTERWIDE = ("ClusterRole", "ClusterRoleBinding", "Namespace", "ValidatingWebhookConfiguration")
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 

@@ -24,7 +24,7 @@ BY_PATH: set[tuple[str, str]] = set()
 def granted(process: str) -> dict[tuple[str, str], set[str]]:
     """Verbs by (group, plural/subresource), of the rendered roles."""
     found: dict[tuple[str, str], set[str]] = {}
-    for made in objects():
+    for made in objects(WORLDS["everything"]):
         if made["kind"] in ("ClusterRole", "Role") and made["metadata"]["name"] == f"deflector-{process}":
             for rule in made["rules"]:
                 for group in rule["apiGroups"]:

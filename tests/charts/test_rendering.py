@@ -25,6 +25,7 @@ WORLDS: dict[str, dict[str, Any]] = {
         "agent": {"extraArgs": ["--hubble-redact-kafka-apikey=true"], "podAnnotations": {"a": "b"}},
         "envoy": {"concurrency": 2, "podAnnotations": {"a": "b"}},
         "proxies": {"tag": "0.0.9"},
+        "operator": {"webhook": {"enabled": True}},
         "hubble": {
             "redact": {"enabled": True, "allowHeaders": ["x-droid"], "denyHeaders": ["x-plans"]},
             "export": {"otlpEndpoint": "collector:4317", "otlpInsecure": True},
@@ -92,7 +93,8 @@ def test_everything_is_where_the_release_is() -> None:
     for made in objects(WORLDS["everything"]):
         name, namespace = f"{made['kind']}/{made['metadata']['name']}", made["metadata"].get("namespace")
         if name not in elsewhere and "dashboard" not in name:
-            assert namespace == (None if made["kind"].startswith("ClusterRole") else "deflector-system"), name
+            is_clusterwide = made["kind"].startswith(("ClusterRole", "ValidatingWebhook"))
+            assert namespace == (None if is_clusterwide else "deflector-system"), name
 
 
 def test_what_selects_pods_selects_some() -> None:

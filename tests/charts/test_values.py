@@ -29,6 +29,7 @@ SAMPLES: Mapping[str, Any] = {
     "metrics.serviceMonitor.interval": "5s",
 }
 NEEDS: Mapping[str, Mapping[str, Any]] = {
+    "operator.webhook.failurePolicy": {"operator": {"webhook": {"enabled": True}}},
     "hubble.export.otlpInsecure": {"hubble": {"export": {"otlpEndpoint": "collector:4317"}}},
     "hubble.tls.issuer": {"hubble": {"tls": {"method": "certManager", "issuer": {"name": "nobody"}}}},
     "hubble.tls.days": {"hubble": {"tls": {"method": "certManager", "issuer": {"name": "nobody"}}}},

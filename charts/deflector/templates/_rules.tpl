@@ -4,7 +4,9 @@
 {{- $namespaced := .namespaced | default false }}
 {{- $root := .root }}
 {{- range get $table .process }}
-{{- if and (eq (.namespaced | default false) $namespaced) (or (not .when) (get $root.Values.operator (.when | default ""))) }}
+{{- $flag := ternary (get $root.Values.operator (.when | default "")) true (hasKey . "when") }}
+{{- if kindIs "map" $flag }}{{ $flag = $flag.enabled }}{{ end }}
+{{- if and (eq (.namespaced | default false) $namespaced) $flag }}
 # {{ .why }}
 - apiGroups: {{ toJson .groups }}
   resources: {{ toJson .resources }}
