@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from l7proxy.kafka.exchange import Post
+from l7proxy.kafka.judge import Post
 from l7proxy.kafka.link import Call, Link
 from l7proxy.kafka.records import AccessRecord, Connection, Reason
 from l7proxy.kafka.station import Station

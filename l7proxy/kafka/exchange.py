@@ -16,9 +16,9 @@ from typing import Final
 
 from l7proxy.kafka import replies, treatments
 from l7proxy.kafka.answers import Answers, Awaited, Broken, Rewrite, Treatment
-from l7proxy.kafka.apis import API_VERSIONS, FETCH, METADATA, SASL_AUTHENTICATE, SASL_HANDSHAKE, SHARE_FETCH, Code
+from l7proxy.kafka.apis import API_VERSIONS, FETCH, METADATA, SASL_AUTHENTICATE, SASL_HANDSHAKE, SHARE_FETCH
 from l7proxy.kafka.heads import head, is_tls
-from l7proxy.kafka.judge import Judge, Scope
+from l7proxy.kafka.judge import Post, Scope
 from l7proxy.kafka.knowledge import Knowledge
 from l7proxy.kafka.records import Connection, Reason, RecordSink
 from l7proxy.kafka.refusals import Unanswerable
@@ -33,22 +33,13 @@ LOOKUP: Final = -0x4B41  # correlation id of our own requests
 _FREE: Final = Scope(())
 
 
-class Post:
-    """Who judges what arrives at a slot: an edit of its rules appoints another judge."""
-
-    def __init__(self, judge: Judge, hide_topics: bool = True) -> None:
-        self.judge = judge
-        self.hide_topics = hide_topics
-
-
 class Mode(Enum):
     """What is done with the bytes of the request at hand."""
 
     JUDGE = "kept until it is judged"
     PASS = "forwarded"
     RISK = "forwarded before all of its topics are known: it is too large to be kept"
-    GATHER = "kept until it is whole"
-    DROP = "thrown away"
+    GATHER = "kept until it is whole, as far as its answer needs it"
 
 
 class Exchange:
@@ -134,7 +125,7 @@ class Exchange:
     def retire(self) -> None:
         """The rules have gone: take nothing more, and end when what was forwarded is answered. The client comes back by
         another door."""
-        if self._request is None or self._mode in (Mode.JUDGE, Mode.GATHER, Mode.DROP):
+        if self._request is None or self._mode in (Mode.JUDGE, Mode.GATHER):
             self._finishing = True
 
     # --- requests ---
@@ -211,7 +202,7 @@ class Exchange:
         if self._mode is Mode.GATHER:
             self._conclude(request)
             return
-        if self._awaited is not None and self._mode is not Mode.DROP:
+        if self._awaited is not None:
             expects = request.expects_answer()
             self._awaited.never = expects is False
             self._awaited.optional = expects is None
@@ -304,13 +295,18 @@ class Exchange:
             elif session.epoch == 0 and at.key == SHARE_FETCH:
                 self._known.extend(session.number, topics)
         self._witness.judged(at, topics, self._scope, panel)
+        request.told = len(asked.subjects)
         self._expect(request, treatment)
 
     def _risk(self, request: Request, piece: memoryview) -> None:
         """A request too large to be kept goes on its way while its topics are allowed. At one that is not, the rest is
         thrown away: the server does nothing with a part, and this was its last request."""
         subjects, is_all = request.subjects()
-        if all(map(self._panel(request).is_allowed, subjects)):
+        panel, more = self._panel(request), subjects[request.told :]
+        if all(map(panel.is_allowed, more)):
+            if more:
+                self._witness.judged(request.head, more, self._scope, panel)
+            request.told = len(subjects)
             self.to_server.append(piece)
             self._mode = Mode.PASS if is_all else Mode.RISK
             return
@@ -391,8 +387,7 @@ class Exchange:
     def _give_up(self, request: Request, reason: Reason) -> None:
         """What cannot be answered ends the connection, when what came before is answered."""
         self._request = None
-        code = Code.NONE
-        self._witness.refused(request.head, (), reason, code)
+        self._witness.refused(request.head, (), reason)
         self._finishing = True
 
     def _close(self, reason: Reason) -> None:

@@ -84,3 +84,11 @@ class Judge:
         if not schema.is_known(key, version):
             return Scope(reason=Reason.API_UNKNOWN)
         return Scope(None, topics)
+
+
+class Post:
+    """Who judges what arrives at a slot: an edit of its rules appoints another judge."""
+
+    def __init__(self, judge: Judge, hide_topics: bool = True) -> None:
+        self.judge = judge
+        self.hide_topics = hide_topics

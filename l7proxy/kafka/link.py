@@ -6,7 +6,8 @@ import socket
 from typing import Final, NamedTuple
 
 from l7proxy import transparent
-from l7proxy.kafka.exchange import Exchange, Post
+from l7proxy.kafka.exchange import Exchange
+from l7proxy.kafka.judge import Post
 from l7proxy.kafka.records import Connection, Reason
 from l7proxy.kafka.station import HELD_MAX, Station
 from l7proxy.kafka.wires import Listener, Wire

@@ -16,8 +16,7 @@ from typing import Final
 from l7proxy import transparent
 from l7proxy.kafka.configuration import Configuration, ConfigurationError
 from l7proxy.kafka.door import CONNECTIONS, Door, Place
-from l7proxy.kafka.exchange import Post
-from l7proxy.kafka.judge import Judge
+from l7proxy.kafka.judge import Judge, Post
 from l7proxy.kafka.records import Reason, RecordSink
 from l7proxy.kafka.station import Station
 from l7proxy.transparent import MARKS

@@ -56,8 +56,8 @@ def mirror(each: Each, entry: Any, struct: schema.Struct, code_of: CodeOf, top: 
     """The answer's entry for an entry of the request."""
     made = _empty(struct)
     for field, of in each.copy:
-        value = entry if of == SELF else entry.get(of)
-        if value is not None and struct.field(field) is not None:
+        value, kept = entry if of == SELF else entry.get(of), struct.field(field)
+        if kept is not None and (value is not None or kept.nullable):
             made[field] = value
     if each.topic or each.id:
         about = subject(each, entry)

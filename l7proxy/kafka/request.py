@@ -36,6 +36,7 @@ class Request:
         self.held: list[bytes] = []
         self.held_size = 0
         self.tried: set[bytes] = set()  # ids of topics that were asked for
+        self.told = 0  # topics of which records tell
         self.is_known = schema.is_known(head.key, head.version)
         self.is_large = head.size > HOLD_MAX
         self._finder = self._scan = None

@@ -6,7 +6,7 @@ from collections import Counter
 from time import monotonic
 from typing import Final, Protocol
 
-from l7proxy.kafka.exchange import Post
+from l7proxy.kafka.judge import Post
 from l7proxy.kafka.records import RecordSink
 from l7proxy.kafka.wires import BUFFER
 from l7proxy.poller import Poller

@@ -11,8 +11,8 @@ from kio.serial import entity_reader
 
 from l7proxy.kafka import schema
 from l7proxy.kafka.codec import decode, encode
-from l7proxy.kafka.exchange import Exchange, Post
-from l7proxy.kafka.judge import Judge
+from l7proxy.kafka.exchange import Exchange
+from l7proxy.kafka.judge import Judge, Post
 from l7proxy.kafka.records import AccessRecord, Connection
 from l7proxy.kafka.refusals import frame, has_tags
 from policies.ir import KafkaRule, L7Parser, RuleSet, Slot, SlotState

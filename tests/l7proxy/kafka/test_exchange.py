@@ -621,6 +621,14 @@ def test_a_large_batch_is_forwarded_as_it_comes() -> None:
     assert there.answers(produced(ANNOUNCE)) == produced(ANNOUNCE)
 
 
+def test_a_large_request_of_several_topics_goes_on_while_they_are_allowed() -> None:
+    there = wire(rule(PRODUCE, topic=ANNOUNCE), rule(PRODUCE, topic=PLANS))
+    asked = produce(ANNOUNCE, PLANS, records=bytes(HOLD_MAX))
+    assert there.says(asked, 1 << 20) == asked
+    assert there.topics() == [(ANNOUNCE, OK), (PLANS, OK)]
+    assert there.answers(produced(ANNOUNCE, PLANS)) == produced(ANNOUNCE, PLANS)
+
+
 def test_a_large_request_for_a_refused_topic_is_answered_and_never_kept() -> None:
     there = of_announce()
     asked = produce(PLANS, records=bytes(HOLD_MAX))

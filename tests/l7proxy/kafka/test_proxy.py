@@ -327,14 +327,15 @@ def _waiting(proxy: KafkaProxy) -> int:
 
 
 def test_a_slow_reader_holds_up_the_server_and_costs_no_memory(outpost: Outpost) -> None:
-    outpost.apply(rule(role="consume", topic=ANNOUNCE), rule(role="produce", topic=ANNOUNCE))
-    assert produced(outpost, ANNOUNCE, *[b"x" * 500_000] * 20) == [0] * 20
-    asked = {
-        "topics": [
-            {"topic": ANNOUNCE, "partitions": [{"partition": p, "partition_max_bytes": 1 << 20} for p in range(4)]}
-        ]
-    }
-    ask = request(1, 4, asked | {"max_wait": 100, "max_bytes": 1 << 22})
+    first: dict[int, int] = {}
+    made = Producer(outpost.client())
+    for number in range(8):
+        landed = lambda _, message: first.setdefault(message.partition(), message.offset())  # noqa: E731
+        made.produce(ANNOUNCE, b"x" * 500_000, partition=number % 4, on_delivery=landed)
+    assert made.flush(WAIT_SECONDS) == 0
+    parts = [{"partition": p, "fetch_offset": at, "partition_max_bytes": 1 << 20} for p, at in first.items()]
+    asked = {"topics": [{"topic": ANNOUNCE, "partitions": parts}], "max_wait": 100, "max_bytes": 1 << 22}
+    ask = request(1, 4, asked)
     with connected(outpost) as connection:
         connection.sendall(ask * 20)
         wait(lambda: len([r for r in outpost.records if r.api_key == 1]) == 20, "the requests")
@@ -348,7 +349,7 @@ def test_a_slow_reader_holds_up_the_server_and_costs_no_memory(outpost: Outpost)
                 content += more
             size = 4 + int.from_bytes(content[:4], "big")
             total, content = total + size, content[size:]
-    assert total > 1 << 20
+    assert total > 20 * 4 * 500_000
 
 
 def test_a_configuration_that_cannot_be_listened_to_changes_nothing(outpost: Outpost) -> None:
