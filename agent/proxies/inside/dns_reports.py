@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Final
 
+from agent.proxies.inside.dns_encoding import answered, asked, common, refused
 from agent.proxies.inside.telling import Page, Place, Telling
 from l7proxy.dns.answers import Learned
 from l7proxy.dns.judge import Decision, Reason
 from l7proxy.dns.lessons import Lesson, Lessons
 from l7proxy.dns.records import AccessRecord
+from l7proxy.dns.transactions import Client
 from policies.ir import FqdnSelector
-from policies.types import Protocol
 from xds.protos.deflector.l7.v1 import reports_pb2 as pb
 
 LESSONS_MAX: Final = 1024  # in one batch
@@ -50,30 +51,18 @@ class DnsReports(Telling):
             self._counts[reason] += 1
             return
         page = self._page
-        place = page.places.get(id(decision)) or _place(page, decision)
-        access = page.accesses.accesses.add(
-            slot=place.slot,
-            client=client.pod,
-            client_port=client.pod_port,
-            server=client.server,
-            server_port=client.server_port,
-            tcp=client.protocol == Protocol.TCP,
-            query=questions[0].name if questions else "",
-            types=[question.qtype for question in questions],
-            rule=place.rule,
-        )
-        if not is_response and reason is None:
-            place.count(access)
-        elif is_response:
-            gist = record.gist
-            answer = access.answer
-            answer.rcode, answer.ttl = record.rcode, gist.ttl
-            answer.addresses.extend(gist.addresses)
-            answer.cnames.extend(gist.cnames)
-            answer.types.extend(record.rrtypes)
+        key = (id(decision), client.pod, client.server, client.server_port, client.protocol)
+        place = page.places.get(key) or _place(page, key, client, decision)
+        access = place.common + asked(client, questions)
         if reason is not None:
-            self._refused(access, reason)
-        self._put()
+            access += _against(reason)
+        if is_response:
+            access += answered(record.rcode, record.gist, record.rrtypes)
+        elif reason is None:
+            place.count(access)
+        if reason is not None and reason not in _ERRORS:
+            page.denials.append(access)
+        self._put(access)
 
     def learned(self, pod: str, names: tuple[Learned, ...]) -> asyncio.Future[bool] | None:
         """An answer is about to be released; the future if it has to wait."""
@@ -149,19 +138,17 @@ class DnsReports(Telling):
             if not future.done():
                 future.set_result(outcome)
 
-    def _refused(self, access: pb.DnsAccess, reason: Reason) -> None:
-        if reason is not Reason.NAME_DENIED:  # which rule came nearest, the agent finds out
-            access.reason = reason
-        if reason in _ERRORS:
-            access.verdict = pb.ERROR
-        else:
-            access.verdict = pb.DROPPED
-            self._page.denials += 1
+
+def _against(reason: Reason) -> bytes:
+    """Which rule came nearest where none allows the name, the agent finds out."""
+    return refused(pb.ERROR if reason in _ERRORS else pb.DROPPED, "" if reason is Reason.NAME_DENIED else reason)
 
 
-def _place(page: Page, decision: Decision) -> Place:
+def _place(page: Page, key: Hashable, client: Client, decision: Decision) -> Place:
     slot, rule = decision.slot, decision.rule
-    return page.place(id(decision), slot.name if slot else "", rule.origins if rule else (), holds=decision)
+    place = page.place(key, slot.name if slot else "", rule.origins if rule else (), holds=decision)
+    place.common = common(place.slot, place.rule, client)
+    return place
 
 
 def _all_of(futures: Sequence[asyncio.Future[bool]]) -> asyncio.Future[bool]:

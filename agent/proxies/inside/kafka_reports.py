@@ -25,7 +25,7 @@ class KafkaReports(Telling):
         page, connection, reason = self._page, record.connection, record.reason
         key = (connection.slot, record.origins)
         place = page.places.get(key) or page.place(key, connection.slot, record.origins)
-        access = page.accesses.accesses.add(
+        access = pb.KafkaAccess(
             slot=place.slot,
             client=connection.client,
             client_port=connection.client_port,
@@ -39,13 +39,15 @@ class KafkaReports(Telling):
             rule=place.rule,
             client_id=record.client_id,
         )
-        if reason is None:
-            place.count(access)
-        else:
+        if reason is not None:
             access.reason = "" if reason in _NO_RULE else reason
             access.verdict = pb.ERROR if reason in _ERRORS else pb.DROPPED
-            page.denials += access.verdict == pb.DROPPED
-        self._put()
+        told = access.SerializeToString()
+        if reason is None:
+            place.count(told)
+        elif reason not in _ERRORS:
+            page.denials.append(told)
+        self._put(told)
 
     def batch(self) -> pb.Batch | None:
         """The next batch; None if nothing waits."""

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from agent.proxies.inside.outbox import Outbox
+from agent.proxies.inside.wire_format import blob
 from policies.types import Origin
 from xds.l7 import origins_of
 from xds.protos.deflector.l7.v1 import reports_pb2 as pb
 
 RECORDS_MAX: Final = 512  # in one batch
+_ACCESSES: Final = b"\x1a"  # the field of DnsAccesses and of KafkaAccesses, and that it has a length
 
 Accesses: TypeAlias = pb.DnsAccesses | pb.KafkaAccesses
 
@@ -28,52 +30,57 @@ class Place:
     slot: int
     rule: int
     passed: int = 0
-    samples: tuple[Any, ...] = ()
+    sample: bytes = b""
+    common: bytes = b""  # with which accesses begin that have this place
     holds: object = None  # whatever its key is the id of, so that the id is nobody else's
 
-    def count(self, access: Any) -> None:
+    def count(self, access: bytes) -> None:
         """One more request passed by the rule."""
         self.passed += 1
-        self.samples = self.samples or (access,)
+        if not self.sample:
+            self.sample = access
 
 
 class Page:
-    """The records of one batch. Slots and rules stand in it once, and are known by their places, from one on."""
+    """The records of one batch, as serialised messages. Slots and rules stand in it once, and are known by their
+    places, from one on."""
 
     def __init__(self, kind: type[Accesses]) -> None:
-        self._kind = kind
-        self.accesses: Any = kind()
-        self.denials = 0
+        self._head = kind()
+        self.accesses: list[bytes] = []
+        self.denials: list[bytes] = []  # those of them that are
         self._slots: dict[str, int] = {}
+        self._rules: dict[tuple[Origin, ...], int] = {}
         self.places: dict[Hashable, Place] = {}
 
     def place(self, key: Hashable, slot: str, origins: Sequence[Origin], holds: object = None) -> Place:
         """A new place; of no slot and no rule it is 0."""
-        rule = 0
-        if origins:
-            self.accesses.rules.add(origins=origins_of(origins))
-            rule = len(self.accesses.rules)
+        by = tuple(origins)
+        if by and by not in self._rules:
+            self._head.rules.add(origins=origins_of(by))
+            self._rules[by] = len(self._head.rules)
         if slot and slot not in self._slots:
-            self.accesses.slots.append(slot)
-            self._slots[slot] = len(self.accesses.slots)
-        found = self.places[key] = Place(self._slots.get(slot, 0), rule, holds=holds)
+            self._head.slots.append(slot)
+            self._slots[slot] = len(self._head.slots)
+        found = self.places[key] = Place(self._slots.get(slot, 0), self._rules.get(by, 0), holds=holds)
         return found
 
     def records(self) -> pb.Records:
         """Packed, and with them what is counted: requests that passed in sums, denials one by one."""
-        accesses = self.accesses
+        head = self._head.SerializeToString()
         passed = [place for place in self.places.values() if place.passed]
-        denied = [one for one in accesses.accesses if one.verdict == pb.DROPPED] if self.denials else []
-        samples = [sample for place in passed for sample in place.samples]
-        requests: Any = self._kind(slots=accesses.slots, rules=accesses.rules)
-        requests.accesses.extend((*samples, *denied))
         return pb.Records(
-            packed=accesses.SerializeToString(),
-            flows=len(accesses.accesses),
-            denials=self.denials,
-            requests=requests.SerializeToString(),
-            counts=[*(place.passed for place in passed), *[1] * len(denied)],
+            packed=_after(head, self.accesses),
+            flows=len(self.accesses),
+            denials=len(self.denials),
+            requests=_after(head, [*(place.sample for place in passed), *self.denials]),
+            counts=[*(place.passed for place in passed), *[1] * len(self.denials)],
         )
+
+
+def _after(head: bytes, accesses: Iterable[bytes]) -> bytes:
+    """A message whose accesses follow what else there is in it."""
+    return head + b"".join([blob(_ACCESSES, access) for access in accesses])
 
 
 class Telling(ABC):
@@ -89,9 +96,11 @@ class Telling(ABC):
         self._told_counts: dict[str, int] = {}
         self.counted: Callable[[], dict[str, int]] = dict
 
-    def _put(self) -> None:
-        """A record was added to the page."""
-        size = len(self._page.accesses.accesses)
+    def _put(self, access: bytes) -> None:
+        """Add it to the page."""
+        accesses = self._page.accesses
+        accesses.append(access)
+        size = len(accesses)
         if size == 1:
             self._wake(False)
         elif size >= RECORDS_MAX:
@@ -104,7 +113,7 @@ class Telling(ABC):
 
     def _packed(self) -> pb.Records | None:
         """The oldest records that wait."""
-        if self._page.accesses.accesses:
+        if self._page.accesses:
             self._pack()
         return self._outbox.take()
 
