@@ -25,6 +25,7 @@ IDENTITY_SOURCES = ("endpoints", "endpoint-slices", "pods")  # agent.cluster.que
 DEFAULT_CLUSTER = "default"
 CLUSTER_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?")  # Cilium pkg/clustermesh/types, 32 characters
 
+FQDN_SHARINGS = ("node", "endpoint")  # agent.names.book.Sharing
 DNS_REJECTIONS = ("refused", "nameError")  # Cilium's words
 
 # Unix socket paths are limited by the kernel (sockaddr_un.sun_path, 108 bytes with the closing NUL).
@@ -145,7 +146,8 @@ class ClusterConfig:
 
 @dataclass(frozen=True, slots=True)
 class NamesConfig:
-    """DNS and names of toFQDNs (docs/dns.md). Times in seconds; `rejection` is of DNS_REJECTIONS."""
+    """DNS and names of toFQDNs (docs/dns.md). Times in seconds; `rejection` is of DNS_REJECTIONS, `sharing` of
+    FQDN_SHARINGS."""
 
     rejection: str = DNS_REJECTIONS[0]
     hold_limit: float = 1.0
@@ -153,6 +155,7 @@ class NamesConfig:
     min_ttl: int = 0
     idle_grace: float = 0.0
     targets: bool = False
+    sharing: str = FQDN_SHARINGS[0]
 
 
 @dataclass(frozen=True, slots=True)

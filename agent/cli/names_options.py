@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from agent.config import DNS_REJECTIONS, NamesConfig
+from agent.config import DNS_REJECTIONS, FQDN_SHARINGS, NamesConfig
 
 _DEFAULT: Final = NamesConfig()
 _DAY: Final = 86_400
@@ -56,6 +56,14 @@ _OPTIONS: Final = (
         "targets",
         is_flag=True,
         help="toFQDNs select the targets of aliases as well: who answers for a name then answers for these.",
+    ),
+    click.option(
+        "--fqdn-sharing",
+        "sharing",
+        type=click.Choice(FQDN_SHARINGS),
+        default=_DEFAULT.sharing,
+        show_default=True,
+        help="To whom a learned address is open: all pods of the node whose policy selects the name, or who asked.",
     ),
 )
 _NAMES: Final = tuple(NamesConfig.__dataclass_fields__)

@@ -30,7 +30,7 @@ class Around:
 
     endpoints: Iterable[Endpoint]
     policies: Mapping[ObjectKey, Policy]
-    identity_of: Callable[[bytes], int | None]
+    identity_of: Callable[[bytes, int], int | None]
     now: float
 
 
@@ -67,7 +67,7 @@ class Lister:
         alive = max(holding.alive for holding in held)
         return {
             "address": str(ipaddress.ip_address(address)),
-            "identity": around.identity_of(address),
+            "identity": around.identity_of(address, held[0].endpoint),
             "ttl_left": round(max(0.0, max(holding.expires for holding in held) - around.now)),
             "learned_by": sorted(self._pods.get(h.endpoint, f"endpoint {h.endpoint} (gone)") for h in held),
             "connected": around.now - alive < _LIVE,

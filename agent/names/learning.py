@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from agent.names.book import Holding
-from agent.names.names import Lesson, Names, host_prefix, packed
-from policies.compiling.fqdns import FqdnBook, Opening
+from agent.names.names import Lesson, Names, host_prefix
+from policies.compiling.fqdns import FqdnBook, Home, Opening
 from policies.ir import Endpoint
-from policies.prefixes import Prefix
 
 WAIT_MAX: Final = 10.0  # seconds: no proxy holds an answer for so long
 LATENCIES: Final = 4096  # last ones that are remembered
@@ -35,10 +34,10 @@ class Layer(Protocol):
     """Addresses in the kernel's ipcache beside those of the policy, and before them; but where the policy knows a pod
     or a node, it is right. None: no address of names any more."""
 
-    def learn(self, moves: Mapping[Prefix, int | None]) -> None:
+    def learn(self, moves: Mapping[Home, int | None]) -> None:
         """At once. LayerFull, and nothing has changed, where there is no room."""
 
-    def stage(self, moves: Mapping[Prefix, int | None]) -> None:
+    def stage(self, moves: Mapping[Home, int | None]) -> None:
         """Together with the next policy that is programmed: between its additions and its removals."""
 
 
@@ -77,7 +76,7 @@ class _Wait:
     told: Told
     answer: Answer
     since: float
-    left: set[Prefix]
+    left: set[Home]
     failed: bool = False
 
 
@@ -93,7 +92,7 @@ class Clocks:
 class _Batch:
     """What one call has to do in the kernel, and to answer."""
 
-    moves: dict[Prefix, int | None] = field(default_factory=dict)
+    moves: dict[Home, int | None] = field(default_factory=dict)
     done: list[_Wait] = field(default_factory=list)
     waits: list[_Wait] = field(default_factory=list)
 
@@ -114,7 +113,7 @@ class Learning:
         self._clocks = clocks
         self._wake = wake
         self._endpoints: dict[str, int] = {}  # by address
-        self._waiting: dict[Prefix, list[_Wait]] = {}
+        self._waiting: dict[Home, list[_Wait]] = {}
 
     # --- what proxies tell ---
 
@@ -142,20 +141,18 @@ class Learning:
             return []
         self.counts.learned += 1
         wait.failed = bool(learnt.refused)
-        changed = set(learnt.changed)
-        for address in learnt.addresses:
-            prefix = host_prefix(address)
-            if (address in changed or not self._fqdns.is_settled(prefix)) and not self._open(prefix, address, batch):
-                wait.left.add(prefix)
+        for home in learnt.homes:
+            if (home in learnt.changed or not self._fqdns.is_settled(home)) and not self._open(home, batch):
+                wait.left.add(home)
         return learnt.kept
 
-    def _open(self, prefix: Prefix, address: bytes, batch: _Batch) -> bool:
+    def _open(self, home: Home, batch: _Batch) -> bool:
         """Whether the address is what its names make of it, with what `batch` does."""
-        opening = self._fqdns.open(prefix, self.names.keys(address))
+        opening = self._fqdns.open(home, self.names.keys(home))
         if opening is Opening.WRITE:
-            batch.moves[prefix] = self._fqdns.number_of(prefix)
+            batch.moves[home] = self._fqdns.number_of(home)
         elif opening is Opening.COMPILE:
-            self.names.mark((address,))
+            self.names.mark((home,))
         return opening is not Opening.COMPILE
 
     def _keep(self, holdings: list[Holding], batch: _Batch) -> None:
@@ -177,17 +174,17 @@ class Learning:
                 batch.done.append(wait)
                 continue
             self.counts.waited += 1
-            for prefix in wait.left:
-                self._waiting.setdefault(prefix, []).append(wait)
+            for home in wait.left:
+                self._waiting.setdefault(home, []).append(wait)
         self._answer(batch.done)
         if batch.waits:
             self._wake()
 
     def _undo(self, batch: _Batch) -> None:
         """Nothing of it is in the kernel: the next compilation looks again."""
-        for prefix in batch.moves:
-            self._fqdns.doubt(prefix)
-            self.names.mark((packed(prefix),))
+        for home in batch.moves:
+            self._fqdns.doubt(home)
+        self.names.mark(batch.moves)
         for wait in batch.done:
             wait.failed = True
 
@@ -221,17 +218,17 @@ class Learning:
         self._fqdns.enforced()
         self._take_endpoints(endpoints)
         batch = _Batch()
-        for prefix in list(self._waiting):
-            self._look_again(prefix, batch)
+        for home in list(self._waiting):
+            self._look_again(home, batch)
         self._carry_out(batch)
 
-    def _look_again(self, prefix: Prefix, batch: _Batch) -> None:
-        if self._fqdns.is_hopeless(prefix):
-            for wait in self._waiting.pop(prefix):
+    def _look_again(self, home: Home, batch: _Batch) -> None:
+        if self._fqdns.is_hopeless(home):
+            for wait in self._waiting.pop(home):
                 self._give_up(wait, batch)
-        elif self._open(prefix, packed(prefix), batch):
-            for wait in self._waiting.pop(prefix):
-                wait.left.discard(prefix)
+        elif self._open(home, batch):
+            for wait in self._waiting.pop(home):
+                wait.left.discard(home)
                 if not wait.left and not wait.failed:
                     batch.done.append(wait)
         else:
@@ -252,24 +249,24 @@ class Learning:
         """Give up on those who have waited so long that nobody does any longer."""
         limit = self._clocks.monotonic() - WAIT_MAX
         batch = _Batch()
-        for prefix, waits in list(self._waiting.items()):
+        for home, waits in list(self._waiting.items()):
             for wait in waits:
                 if wait.since < limit and not wait.failed:
                     self.counts.overdue += 1
                     self._give_up(wait, batch)
             left = [wait for wait in waits if not wait.failed]
             if left:
-                self._waiting[prefix] = left
+                self._waiting[home] = left
             else:
-                del self._waiting[prefix]
+                del self._waiting[home]
         self._carry_out(batch)
 
     # --- what is collected ---
 
-    def close(self, gone: Sequence[Holding], changed: Iterable[bytes]) -> None:
+    def close(self, gone: Sequence[Holding], changed: Iterable[Home]) -> None:
         """These were collected, and these addresses have other selectors now."""
         batch = _Batch()
-        waits = [address for address in changed if not self._open(host_prefix(address), address, batch)]
+        waits = [home for home in changed if not self._open(home, batch)]
         self._carry_out(batch)
         if gone:
             self.counts.closed += len(gone)
@@ -296,6 +293,8 @@ class Learning:
         known = sorted(self.latencies)
         return (known[len(known) // 2], known[len(known) * 99 // 100]) if known else (0.0, 0.0)
 
-    def identity(self, address: bytes) -> int | None:
-        """The identity of an address of names, as it is in the kernel or about to be."""
-        return self._fqdns.number_of(host_prefix(address))
+    def identity(self, address: bytes, endpoint: int = 0) -> int | None:
+        """The identity of an address of names, as it is in the kernel or about to be: for everybody, or for an
+        endpoint."""
+        prefix = host_prefix(address)
+        return self._fqdns.number_of(Home(prefix)) or self._fqdns.number_of(Home(prefix, endpoint))

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from agent.names.book import Bounds, Holding, NameBook, Rest, Sharing, Sweep, canonical_address
 from agent.names.selecting import SelectorTable
-from policies.compiling.fqdns import NO_KEYS, Keys
+from policies.compiling.fqdns import NO_KEYS, Home, Keys
 from policies.prefixes import Prefix
 
 OVERHEARD: Final = Bounds(per_endpoint=1_000, whole=20_000, reserved=16, evicts=True)
@@ -47,8 +47,8 @@ class Learnt:
     """What became of a lesson. `changed`: addresses whose selectors are others now; `matters`: whether some selector
     selects the name."""
 
-    addresses: tuple[bytes, ...] = ()
-    changed: list[bytes] = field(default_factory=list)
+    homes: tuple[Home, ...] = ()
+    changed: set[Home] = field(default_factory=set)
     kept: list[Holding] = field(default_factory=list)  # news for the journal
     refused: int = 0
     matters: bool = False
@@ -62,35 +62,33 @@ class Names:
         self.book = NameBook(self.options.bounds)
         self.overheard = NameBook(OVERHEARD)
         self._table = SelectorTable(())
-        self._keys: dict[bytes, Keys] = {}  # of every address that has some
-        self._dirty: set[bytes] = set()
+        self._keys: dict[Home, Keys] = {}  # of every address that has some
+        self._dirty: set[Home] = set()
 
     # --- LearnedNames ---
 
     def follow(self, keys: Keys) -> None:
         """These selectors are in use now."""
         before, self._table = self._table, SelectorTable(keys)
-        for holding in [h for h in self.overheard.holdings() if self._selected(h.name, h.endpoint)]:
+        for holding in [h for h in self.overheard.holdings() if self._table.of(h.name)]:
             self.overheard.drop(holding)
             if self.book.restore([holding]) == 0:
-                self._dirty.add(holding.address)
+                self._dirty.add(self._home(holding.address, holding.endpoint))
         others = SelectorTable(before.keys ^ keys)
         for name in self.book.names() if others else ():
             if others.of(name):
-                self._dirty.update(self.book.addresses(name))
+                self._dirty |= {
+                    self._home(a, who) for a in self.book.addresses(name) for who in self.book.holders(name, a)
+                }
 
-    def drain(self) -> Mapping[Prefix, Keys]:
+    def drain(self) -> Mapping[Home, Keys]:
         """Addresses whose names have other selectors than when last asked, and which."""
         dirty, self._dirty = self._dirty, set()
-        return {host_prefix(address): self._look_up(address) for address in dirty}
+        return {home: self._look_up(home) for home in dirty}
 
     def likely(self) -> Iterable[Keys]:
         """Sets that a name which is yet to be learned will probably have."""
-        if self.options.sharing is Sharing.NODE:
-            return sorted(self._table.likely(), key=sorted)
-        likely = self._table.likely()
-        found = {frozenset(of for of in keys if endpoint_of(of) == endpoint_of(key)) for keys in likely for key in keys}
-        return sorted(found, key=sorted)
+        return sorted(self._table.likely(), key=sorted)
 
     # --- learning ---
 
@@ -99,14 +97,14 @@ class Names:
         refused = 0
         for holding in holdings:
             refused += self.book.restore([holding])
-            self._dirty.add(holding.address)
+            self._dirty.add(self._home(holding.address, holding.endpoint))
         return refused
 
     def learn(self, endpoint: int, lesson: Lesson, now: float) -> Learnt:
         """An endpoint was answered."""
         names = (lesson.name, *lesson.targets) if self.options.targets else (lesson.name,)
         expires = min(lesson.at, now) + max(lesson.ttl, self.options.min_ttl)
-        selected = [name for name in names if self._selected(name, endpoint)]
+        selected = [name for name in names if self._table.of(name)]
         if len(selected) < len(names):
             self.overheard.learn(endpoint, [n for n in names if n not in selected], lesson.addresses, expires)
         if not selected:
@@ -115,21 +113,22 @@ class Names:
         change = self.book.learn(endpoint, selected, addresses, expires)
         refused = {holding.address for holding in change.refused}
         learnt = Learnt(kept=[*change.opened, *change.renewed], refused=len(refused), matters=True)
-        learnt.addresses = tuple(address for address in addresses if address not in refused)
+        learnt.homes = tuple(self._home(address, endpoint) for address in addresses if address not in refused)
         for holding in change.opened:
-            known = self._keys.get(holding.address, NO_KEYS)
-            if not (own := self._keys_of(holding.name, (endpoint,))) <= known:
-                self._keys[holding.address] = known | own
-                learnt.changed.append(holding.address)
+            home = self._home(holding.address, endpoint)
+            known = self._keys.get(home, NO_KEYS)
+            if not (own := self._table.of(holding.name)) <= known:
+                self._keys[home] = known | own
+                learnt.changed.add(home)
         return learnt
 
-    def keys(self, address: bytes) -> Keys:
+    def keys(self, home: Home) -> Keys:
         """Of the selectors that one of the address's names has."""
-        return self._keys.get(address, NO_KEYS)
+        return self._keys.get(home, NO_KEYS)
 
-    def mark(self, addresses: Iterable[bytes]) -> None:
+    def mark(self, homes: Iterable[Home]) -> None:
         """The next `drain` has these."""
-        self._dirty.update(addresses)
+        self._dirty.update(homes)
 
     def matters(self, name: str) -> bool:
         """Whether some selector selects the name."""
@@ -156,38 +155,33 @@ class Names:
         self.book.forget(endpoint, now)
         self.overheard.forget(endpoint, now)
 
-    def collect(self, names: Sequence[str], sweep: Sweep) -> tuple[list[Holding], list[bytes]]:
+    def collect(self, names: Sequence[str], sweep: Sweep) -> tuple[list[Holding], list[Home]]:
         """Close what of these names may be; what was closed, and the addresses whose selectors are others now."""
-        rest, sharing = self.options.rest, self.options.sharing
-        gone = self.book.collect(names, sweep, rest, sharing)
+        gone = self.book.collect(names, sweep, self.options.rest, self.options.sharing)
         changed = []
-        for address in {holding.address: None for holding in gone}:
-            before = self.keys(address)
-            if self._look_up(address) != before:
-                changed.append(address)
+        for home in {self._home(holding.address, holding.endpoint): None for holding in gone}:
+            before = self.keys(home)
+            if self._look_up(home) != before:
+                changed.append(home)
         return gone, changed
 
     # --- parts ---
 
-    def _selected(self, name: str, endpoint: int) -> bool:
-        return bool(self._keys_of(name, (endpoint,)))
+    def _home(self, address: bytes, endpoint: int) -> Home:
+        """For whom an address is that an endpoint has learned."""
+        return Home(host_prefix(address), 0 if self.options.sharing is Sharing.NODE else endpoint)
 
-    def _keys_of(self, name: str, endpoints: Iterable[int]) -> Keys:
-        """Of the selectors that select a name for any of these endpoints."""
-        keys = self._table.of(name)
-        if not keys or self.options.sharing is Sharing.NODE:
-            return keys
-        holders = set(endpoints)
-        return frozenset({key for key in keys if endpoint_of(key) in holders})
-
-    def _look_up(self, address: bytes) -> Keys:
+    def _look_up(self, home: Home) -> Keys:
         """The keys of an address, from its names."""
+        address = packed(home.prefix)
         names = self.book.names_of(address)
-        keys = NO_KEYS.union(*(self._keys_of(name, self.book.holders(name, address)) for name in names))
+        if home.endpoint:
+            names = {name for name in names if home.endpoint in self.book.holders(name, address)}
+        keys = NO_KEYS.union(*map(self._table.of, names))
         if keys:
-            self._keys[address] = keys
+            self._keys[home] = keys
         else:
-            self._keys.pop(address, None)
+            self._keys.pop(home, None)
         return keys
 
 
@@ -199,8 +193,3 @@ def host_prefix(address: bytes) -> Prefix:
 def packed(prefix: Prefix) -> bytes:
     """A prefix of one address, as that address, packed."""
     return prefix.network.to_bytes(prefix.bits // 8, "big")
-
-
-def endpoint_of(key: str) -> int:
-    """The endpoint that a key is for, where names are not shared."""
-    return int(key.rpartition("@")[2])

@@ -28,7 +28,7 @@ from agent.documents.policy_document import policy_document
 from agent.documents.status import agent_handler
 from agent.errors import EnvironmentProblem
 from agent.log import configure
-from agent.names.book import Rest
+from agent.names.book import Rest, Sharing
 from agent.names.keeping import NameKeeping
 from agent.names.names import NameOptions
 from agent.node import state
@@ -425,7 +425,12 @@ def _compiler_options(config: Config) -> CompilerOptions:
 
 
 def _name_options(names: NamesConfig) -> NameOptions:
-    return NameOptions(min_ttl=names.min_ttl, targets=names.targets, rest=Rest(idle_grace=names.idle_grace))
+    return NameOptions(
+        min_ttl=names.min_ttl,
+        sharing=Sharing(names.sharing),
+        targets=names.targets,
+        rest=Rest(idle_grace=names.idle_grace),
+    )
 
 
 def _dns_settings(names: NamesConfig) -> DnsSettings:
@@ -434,6 +439,7 @@ def _dns_settings(names: NamesConfig) -> DnsSettings:
         hold_limit=names.hold_limit,
         release_late=names.release_late,
         targets=names.targets,
+        by_endpoint=names.sharing == Sharing.ENDPOINT,
     )
 
 

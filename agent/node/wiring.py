@@ -15,14 +15,15 @@ from agent.node.regenerate import EffectFailed
 from bpf import links
 from bpf.constants import Dir, EventType, Reply
 from bpf.datapath import Datapath, DatapathError
+from bpf.encoding import owned
 from bpf.event import Event
 from bpf.host import ProxyPort
 from bpf.netlink import NetlinkError
 from flows.record import PacketKind, PacketRecord, PacketVerdict
 from policies.compiling.changes import changed_keys
+from policies.compiling.fqdns import Home
 from policies.ir import NodePolicy
 from policies.objects import Pod, PodKey
-from policies.prefixes import Prefix
 from policies.types import (
     IDENTITY_UNKNOWN,
     IDENTITY_WORLD,
@@ -105,22 +106,27 @@ class KernelNames:
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
 
-    def learn(self, moves: Mapping[Prefix, int | None]) -> None:
+    def learn(self, moves: Mapping[Home, int | None]) -> None:
         try:
-            self._datapath.learn({packed(p): identity for p, identity in moves.items() if identity is not None})
-            self._datapath.forget([packed(p) for p, identity in moves.items() if identity is None])
+            self._datapath.learn({_place(home): who for home, who in moves.items() if who is not None})
+            self._datapath.forget([_place(home) for home, who in moves.items() if who is None])
         except DatapathError as error:
             log.warning("%s", error)
             raise LayerFull(str(error)) from error
 
-    def stage(self, moves: Mapping[Prefix, int | None]) -> None:
-        self._datapath.stage({packed(prefix): identity for prefix, identity in moves.items()})
+    def stage(self, moves: Mapping[Home, int | None]) -> None:
+        self._datapath.stage({_place(home): who for home, who in moves.items()})
 
     def connected(self, addresses: Collection[bytes]) -> Mapping[bytes, Set[int]]:
         try:
             return self._datapath.connected(addresses)
         except DatapathError as error:
             raise OSError(str(error)) from error
+
+
+def _place(home: Home) -> bytes:
+    address = packed(home.prefix)
+    return owned(address, home.endpoint) if home.endpoint else address
 
 
 class PodPlaces:
@@ -133,30 +139,32 @@ class PodPlaces:
         self._node_name = node_name
         self._places: dict[str, int | None] = {}
         self._pods: Mapping[PodKey, Pod] = {}
-        self._local: dict[PodKey, int] = {}
+        self._possible: dict[PodKey, Pod] = {}  # that may be here
+        self._local: dict[PodKey, int] | None = None
         self._host: tuple[str, ...] | None = None
 
     def forget(self) -> None:
         """Something has changed: look again."""
         self._places.clear()
-        self._pods, self._local = {}, {}
-        self._host = None
+        self._local = self._host = None
 
     def local(self, world: World) -> dict[PodKey, int]:
         """Endpoint ids (interface index of the host-side veth) of the pods of this node."""
-        changed = changed_keys(self._pods, world.pods)
-        if changed:
-            self._local = dict(self._local)
-        for key in changed:
-            self._local.pop(key, None)
+        for key in changed_keys(self._pods, world.pods):
+            self._local = None
             pod = world.pods.get(key)
-            if pod is None or not self._may_be_here(pod):
-                continue
-            device = next(filter(None, map(self._device, pod.addresses)), None)
-            if device is not None:
-                self._local[key] = device
+            if pod is not None and self._may_be_here(pod):
+                self._possible[key] = pod
+            else:
+                self._possible.pop(key, None)
         self._pods = world.pods
+        if self._local is None:
+            places = ((key, self._place(pod)) for key, pod in self._possible.items())
+            self._local = {key: device for key, device in places if device is not None}
         return self._local
+
+    def _place(self, pod: Pod) -> int | None:
+        return next(filter(None, map(self._device, pod.addresses)), None)
 
     def _may_be_here(self, pod: Pod) -> bool:
         is_elsewhere = pod.published is not None or (self._node_name and pod.node_name not in ("", self._node_name))

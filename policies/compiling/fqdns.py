@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from policies.compiling.cidrs import CidrBook
 from policies.compiling.identity import IdentitiesExhausted, IdentityAllocator, Scope
@@ -29,6 +29,14 @@ from policies.prefixes import Prefix, PrefixMap
 Labels = tuple[str, ...]
 Keys = frozenset[str]  # `fqdn:` labels
 
+
+class Home(NamedTuple):
+    """An address as everybody on the node knows it, or (with its number) one endpoint alone."""
+
+    prefix: Prefix
+    endpoint: int = 0
+
+
 SETS_MAX: Final = 16_384  # of the 65,535 numbers that prefixes need too
 LIKELY_MAX: Final = SETS_MAX // 2
 NO_KEYS: Final[Keys] = frozenset()
@@ -40,7 +48,7 @@ class LearnedNames(Protocol):
     def follow(self, keys: Keys) -> None:
         """These selectors are in use now."""
 
-    def drain(self) -> Mapping[Prefix, Keys]:
+    def drain(self) -> Mapping[Home, Keys]:
         """Addresses whose names have other selectors than when last asked, and which; none: nothing is known of it."""
 
     def likely(self) -> Iterable[Keys]:
@@ -53,7 +61,7 @@ class NoNames:
     def follow(self, keys: Keys) -> None:
         pass
 
-    def drain(self) -> Mapping[Prefix, Keys]:
+    def drain(self) -> Mapping[Home, Keys]:
         return {}
 
     def likely(self) -> Iterable[Keys]:
@@ -74,24 +82,24 @@ class FqdnBook:
     def __init__(
         self, identities: IdentityAllocator, selectors: SelectorCache, cidrs: CidrBook, *, is_dual: bool
     ) -> None:
-        self.addresses: dict[Prefix, int] = {}
+        self.addresses: dict[Home, int] = {}
         self.selectors: tuple[FqdnSelector, ...] = ()
         self.errors: tuple[PolicyError, ...] = ()
         self._allocator = identities
         self._selectors = selectors
         self._cidrs = cidrs
         self._is_dual = is_dual
-        self._keys: dict[Prefix, Keys] = {}  # of every address that has some
-        self._labels: dict[Prefix, Labels] = {}  # of every address in `addresses`
+        self._keys: dict[Home, Keys] = {}  # of every address that has some
+        self._labels: dict[Home, Labels] = {}  # of every address in `addresses`
         self._users: Counter[Labels] = Counter()
         self._likely: set[Labels] = set()
         self._numbers: dict[Labels, int] = {}
         self._in_force: set[int] = set()
         self._bases: PrefixMap[Labels] = PrefixMap()
         self._based_on: Mapping[Prefix, Labels] = {}
-        self._moved: dict[Prefix, int | None] = {}
-        self._on_the_way: set[Prefix] = set()  # moved by what was compiled last, or before; not in force yet
-        self._unnamed: set[Prefix] = set()  # addresses without a number
+        self._moved: dict[Home, int | None] = {}
+        self._on_the_way: set[Home] = set()  # moved by what was compiled last, or before; not in force yet
+        self._unnamed: set[Home] = set()  # addresses without a number
         self._version = -1
         self._is_taken: Callable[[Prefix], bool] = lambda prefix: False
         self._is_first = True
@@ -111,18 +119,19 @@ class FqdnBook:
         whether an address is of somebody whom no name selects."""
         self._is_taken = is_taken
         doubtful = self._rebase()
-        doubtful.update(prefix for prefix in moved if prefix in self._keys)
+        if around := set(moved):
+            doubtful.update(home for home in self._keys if home.prefix in around)
         doubtful |= self._unnamed
         drained = learned.drain()
         doubtful |= drained.keys()
-        for prefix, keys in drained.items():
-            self._note(prefix, keys)
+        for home, keys in drained.items():
+            self._note(home, keys)
         self._likely = self._likely_labels(learned)
-        for prefix in sorted(doubtful):
-            self._settle(prefix)
+        for home in sorted(doubtful):
+            self._settle(home)
         self._number()
 
-    def drain_moves(self) -> Mapping[Prefix, int | None]:
+    def drain_moves(self) -> Mapping[Home, int | None]:
         """What `take` has moved since the last call: for the kernel, together with what was compiled."""
         moved, self._moved = self._moved, {}
         self._on_the_way |= moved.keys()
@@ -135,54 +144,54 @@ class FqdnBook:
 
     # --- learning ---
 
-    def open(self, prefix: Prefix, keys: Keys) -> Opening:
+    def open(self, home: Home, keys: Keys) -> Opening:
         """The names of an address have these selectors now. After WRITE, `addresses` has its identity, or nothing if it
         is only of the prefix around it. After COMPILE the address must be among those that LearnedNames drains."""
-        self._note(prefix, keys)
-        wanted = self._wanted(prefix)
-        if self._labels.get(prefix) == wanted:
-            is_settled = prefix not in self._on_the_way and prefix not in self._moved and prefix not in self._unnamed
+        self._note(home, keys)
+        wanted = self._wanted(home)
+        if self._labels.get(home) == wanted:
+            is_settled = home not in self._on_the_way and home not in self._moved and home not in self._unnamed
             return Opening.DONE if is_settled else Opening.COMPILE
         number = self._numbers.get(wanted) if wanted is not None else None
         if wanted is not None and (number is None or number not in self._in_force):
             return Opening.COMPILE
-        self._put(prefix, wanted, number)
-        self._on_the_way.discard(prefix)
+        self._put(home, wanted, number)
+        self._on_the_way.discard(home)
         return Opening.WRITE
 
-    def is_settled(self, prefix: Prefix) -> bool:
+    def is_settled(self, home: Home) -> bool:
         """Whether the address has the identity in the kernel that its selectors, as they were last told, gave it."""
-        return prefix in self.addresses and prefix not in self._on_the_way and prefix not in self._moved
+        return home in self.addresses and home not in self._on_the_way and home not in self._moved
 
-    def is_hopeless(self, prefix: Prefix) -> bool:
+    def is_hopeless(self, home: Home) -> bool:
         """Whether there was no identity for the address when last compiled."""
-        return prefix in self._unnamed
+        return home in self._unnamed
 
-    def doubt(self, prefix: Prefix) -> None:
+    def doubt(self, home: Home) -> None:
         """The kernel does not hold what it should of an address: the next compilation tells it again."""
-        self._put(prefix, None, None)
+        self._put(home, None, None)
 
     @property
     def numbers(self) -> Collection[int]:
         """Every identity that an address of names has, or may have soon."""
         return self._numbers.values()
 
-    def number_of(self, prefix: Prefix) -> int | None:
+    def number_of(self, home: Home) -> int | None:
         """The identity of an address of names."""
-        return self.addresses.get(prefix)
+        return self.addresses.get(home)
 
     # --- parts ---
 
-    def _note(self, prefix: Prefix, keys: Keys) -> None:
+    def _note(self, home: Home, keys: Keys) -> None:
         if keys:
-            self._keys[prefix] = keys
+            self._keys[home] = keys
         else:
-            self._keys.pop(prefix, None)
+            self._keys.pop(home, None)
 
-    def _wanted(self, prefix: Prefix) -> Labels | None:
+    def _wanted(self, home: Home) -> Labels | None:
         """The labels that an address should have; None if it is to be what it is without names."""
-        keys = self._keys.get(prefix, NO_KEYS)
-        return self._with_base(prefix, keys) if keys and not self._is_taken(prefix) else None
+        keys = self._keys.get(home, NO_KEYS)
+        return self._with_base(home.prefix, keys) if keys and not self._is_taken(home.prefix) else None
 
     def _with_base(self, prefix: Prefix, keys: Keys) -> Labels:
         base = self._bases.longest(prefix)
@@ -190,7 +199,7 @@ class FqdnBook:
             base = (f"{RESERVED}:world-ipv{prefix.version}" if self._is_dual else f"{RESERVED}:world",)
         return tuple(sorted({*base, *keys}))
 
-    def _rebase(self) -> set[Prefix]:
+    def _rebase(self) -> set[Home]:
         """Follow the prefixes of policies; the addresses around which they have changed."""
         before, now = self._based_on, self._cidrs.labels
         if before is now:
@@ -205,33 +214,33 @@ class FqdnBook:
                 self._bases[prefix] = now[prefix]
             else:
                 del self._bases[prefix]
-        return {prefix for prefix in self._keys if touched.longest(prefix)}
+        return {home for home in self._keys if touched.longest(home.prefix)}
 
     def _likely_labels(self, learned: LearnedNames) -> set[Labels]:
         families = (Prefix(4, 0, 0), Prefix(6, 0, 0)) if self._is_dual else (Prefix(4, 0, 0),)
         likely = (self._with_base(family, keys) for keys in learned.likely() if keys for family in families)
         return set(islice(likely, LIKELY_MAX))
 
-    def _settle(self, prefix: Prefix) -> None:
-        wanted = self._wanted(prefix)
-        if self._labels.get(prefix) != wanted or prefix in self._unnamed:
-            self._put(prefix, wanted, None)
-            self._moved[prefix] = None  # until it has a number
+    def _settle(self, home: Home) -> None:
+        wanted = self._wanted(home)
+        if self._labels.get(home) != wanted or home in self._unnamed:
+            self._put(home, wanted, None)
+            self._moved[home] = None  # until it has a number
 
-    def _put(self, prefix: Prefix, labels: Labels | None, number: int | None) -> None:
+    def _put(self, home: Home, labels: Labels | None, number: int | None) -> None:
         """The address has these labels from now on. Without a number, it gets one in `_number`."""
-        before = self._labels.pop(prefix, None)
+        before = self._labels.pop(home, None)
         if before is not None:
             self._users[before] -= 1
-        self._moved.pop(prefix, None)
-        self._unnamed.discard(prefix)
-        self.addresses.pop(prefix, None)
+        self._moved.pop(home, None)
+        self._unnamed.discard(home)
+        self.addresses.pop(home, None)
         if labels is None:
             return
-        self._labels[prefix] = labels
+        self._labels[home] = labels
         self._users[labels] += 1
         if number is not None:
-            self.addresses[prefix] = number
+            self.addresses[home] = number
 
     def _number(self) -> None:
         """Numbers for all label sets that are wanted, the others given back; then for the addresses that moved."""
@@ -243,14 +252,14 @@ class FqdnBook:
         for labels in sorted(wanted - self._numbers.keys(), key=lambda labels: (not self._users[labels], labels)):
             failed += not self._enter(labels) and bool(self._users[labels])
         self._in_force &= set(self._numbers.values())
-        for prefix in self._moved:
-            if prefix not in self._labels:
+        for home in self._moved:
+            if home not in self._labels:
                 continue
-            number = self._numbers.get(self._labels[prefix])
+            number = self._numbers.get(self._labels[home])
             if number is None:
-                self._unnamed.add(prefix)
+                self._unnamed.add(home)
             else:
-                self.addresses[prefix] = self._moved[prefix] = number
+                self.addresses[home] = self._moved[home] = number
         self.errors = (_no_number(failed),) if failed else ()
 
     def _release(self, wanted: set[Labels]) -> None:
@@ -282,7 +291,7 @@ class FqdnBook:
 
 def selector_of(key: str) -> FqdnSelector:
     """The selector that a key (policies.labels.fqdn_key) is of."""
-    text = key.removeprefix(f"{FQDN}:").partition("@")[0]
+    text = key.removeprefix(f"{FQDN}:")
     if text == ".":
         return FqdnSelector()
     if "*" in text:

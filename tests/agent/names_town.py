@@ -13,6 +13,7 @@ from agent.names.book import Bounds, Holding, Sweep
 from agent.names.learning import Clocks, LayerFull, Learning, Told
 from agent.names.names import Lesson, NameOptions, Names, packed
 from policies.compiling.compiler import Compiler
+from policies.compiling.fqdns import Home
 from policies.compiling.identity import IdentityAllocator
 from policies.ir import FqdnSelector, NodePolicy, Verdict
 from policies.labels import fqdn_key
@@ -49,37 +50,37 @@ class Kernel:
     """agent.names.learning.Layer, and what the policy loop programs."""
 
     node: NodePolicy = field(default_factory=lambda: NodePolicy(revision=0))
-    names: dict[Prefix, int] = field(default_factory=dict)
-    staged: dict[Prefix, int | None] = field(default_factory=dict)
-    inherited: set[Prefix] = field(default_factory=set)  # of an earlier agent, until the first policy is programmed
+    names: dict[Home, int] = field(default_factory=dict)
+    staged: dict[Home, int | None] = field(default_factory=dict)
+    inherited: set[Home] = field(default_factory=set)  # of an earlier agent, until the first policy is programmed
     room: int = 1_000_000
     writes: int = 0
 
-    def learn(self, moves: Mapping[Prefix, int | None]) -> None:
-        if len(self.names.keys() | {p for p, number in moves.items() if number is not None}) > self.room:
+    def learn(self, moves: Mapping[Home, int | None]) -> None:
+        if len(self.names.keys() | {h for h, number in moves.items() if number is not None}) > self.room:
             raise LayerFull("map ipcache is full")
         self.writes += 1
         self._take(moves)
-        for prefix in moves:
-            self.staged.pop(prefix, None)
+        for home in moves:
+            self.staged.pop(home, None)
 
-    def stage(self, moves: Mapping[Prefix, int | None]) -> None:
+    def stage(self, moves: Mapping[Home, int | None]) -> None:
         self.staged |= moves
 
     def program(self, node: NodePolicy) -> None:
-        for prefix in self.inherited - self.staged.keys():
-            self.names.pop(prefix, None)
+        for home in self.inherited - self.staged.keys():
+            self.names.pop(home, None)
         self.inherited = set()
         self._take(self.staged)
         self.staged = {}
         self.node = node
 
-    def _take(self, moves: Mapping[Prefix, int | None]) -> None:
-        for prefix, number in moves.items():
+    def _take(self, moves: Mapping[Home, int | None]) -> None:
+        for home, number in moves.items():
             if number is None:
-                self.names.pop(prefix, None)
+                self.names.pop(home, None)
             else:
-                self.names[prefix] = number
+                self.names[home] = number
 
 
 @dataclass
@@ -176,15 +177,16 @@ class Town:
 
     def labels(self, text: str) -> tuple[str, ...]:
         """The labels that the kernel gives an address by its names."""
-        return (
-            self.identities.labels(self.kernel.names.get(prefix(text), 0)) if prefix(text) in self.kernel.names else ()
-        )
+        number = self.kernel.names.get(Home(prefix(text)))
+        return self.identities.labels(number) if number is not None else ()
 
     def may(self, text: str, port: int = 443, by: str = TIE) -> bool:
         """Whether the kernel lets a pod connect."""
         node = self.kernel.node
         group = next(e.group for e in node.endpoints if by in e.addresses)
-        number = self.kernel.names.get(prefix(text)) or self.compiler._addresses.identity(text)
+        own = Home(prefix(text), self.learning.endpoint(by) or 0)
+        known = self.kernel.names.get(own) or self.kernel.names.get(Home(prefix(text)))
+        number = known or self.compiler._addresses.identity(text)
         return answer_of(node, group, Direction.EGRESS, (number, Protocol.TCP, port)).verdict is not Verdict.DENY
 
 

@@ -156,6 +156,28 @@ async def test_one_pod_learns_for_all_whose_policy_selects_the_name(story: Story
     other.close()
 
 
+async def test_or_for_itself_alone(story: Story) -> None:
+    """Where that is asked for: replicas share neither."""
+    await story.node.stop()
+    story.node.flags = ("--fqdn-sharing", "endpoint")
+    story.allow("a-*.fresh.test", pods={"io.kubernetes.pod.namespace": "default"})
+    await story.node.start()
+    await proxy_is_there(story.node)
+    address = await asyncio.to_thread(story.client.ask, 7)
+    other = Client(story.made, OTHER)
+    assert await asyncio.to_thread(story.client.may, address)
+    assert not await asyncio.to_thread(other.may, address)
+    await story.node.kill()
+    await story.node.start()
+    assert await asyncio.to_thread(story.client.may, address)
+    assert not await asyncio.to_thread(other.may, address)
+    assert await asyncio.to_thread(other.ask, 7) == address
+    assert await asyncio.to_thread(other.may, address)
+    (row,) = story.list()["names"]
+    assert row["addresses"][0]["learned_by"] == ["default/tiefighter", "default/xwing"]
+    other.close()
+
+
 async def test_the_status_counts(story: Story) -> None:
     await asyncio.to_thread(story.client.ask, 7)
     status = await story.node.status()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.names.book import Bounds, Rest
+from agent.names.book import Bounds, Rest, Sharing
 from agent.names.names import NameOptions
 from tests.agent.names_town import TIE, XWING, Town, allow, key, prefix
 from tests.policies.language import Galaxy, backends, cidr, clause, entity, service, ship, to
@@ -237,6 +237,61 @@ class TestRestart:
         again = Town(allow("a.org"), after=town)
         again.collect()
         assert not again.kernel.names
+
+
+class TestSharing:
+    """--fqdn-sharing=endpoint: replicas with the same labels and the same policy do not share either."""
+
+    def test_what_a_pod_has_learned_is_open_to_it_alone(self) -> None:
+        town = Town(allow("a.org"), options=NameOptions(sharing=Sharing.ENDPOINT))
+        assert town.tell("a.org", "192.0.2.7", by=TIE) in town.in_force
+        assert town.due == 0
+        assert town.may("192.0.2.7", by=TIE)
+        assert not town.may("192.0.2.7", by=XWING)
+        assert town.tell("a.org", "192.0.2.7", by=XWING) in town.in_force
+        assert town.may("192.0.2.7", by=XWING)
+
+    def test_names_of_others_do_not_add_up(self) -> None:
+        town = Town(allow("a.org", "b.org"), options=NameOptions(sharing=Sharing.ENDPOINT))
+        town.tell("a.org", "192.0.2.7", by=TIE)
+        town.tell("b.org", "192.0.2.7", by=XWING)
+        assert town.due == 0, "no address is of two names"
+        labels = {home.endpoint: town.identities.labels(number) for home, number in town.kernel.names.items()}
+        tie, xwing = town.learning.endpoint(TIE), town.learning.endpoint(XWING)
+        assert labels == {
+            tie: (key("a.org"), "reserved:world-ipv4"),
+            xwing: (key("b.org"), "reserved:world-ipv4"),
+        }
+
+    def test_what_is_collected_of_one_stays_with_the_other(self) -> None:
+        town = Town(allow("a.org"), options=NameOptions(sharing=Sharing.ENDPOINT))
+        town.tell("a.org", "192.0.2.7", by=TIE)
+        town.tell("a.org", "192.0.2.7", by=XWING, ttl=1_000_000)
+        town.collect()
+        assert not town.may("192.0.2.7", by=TIE)
+        assert town.may("192.0.2.7", by=XWING)
+
+    def test_a_new_agent_moves_nothing(self) -> None:
+        options = NameOptions(sharing=Sharing.ENDPOINT)
+        town = Town(allow("a.org"), options=options)
+        town.tell("a.org", "192.0.2.7", by=TIE)
+        before = dict(town.kernel.names)
+        assert Town(allow("a.org"), options=options, after=town).kernel.names == before
+
+    def test_another_way_of_sharing_holds_from_the_start_of_the_next_agent(self) -> None:
+        town = Town(allow("a.org"))
+        town.tell("a.org", "192.0.2.7", by=TIE)
+        assert town.may("192.0.2.7", by=XWING)
+        again = Town(allow("a.org"), options=NameOptions(sharing=Sharing.ENDPOINT), after=town)
+        assert again.may("192.0.2.7", by=TIE)
+        assert not again.may("192.0.2.7", by=XWING)
+
+    def test_an_address_that_a_pod_gets_is_nobodys_name(self) -> None:
+        town = Town(allow("a.org"), options=NameOptions(sharing=Sharing.ENDPOINT))
+        town.tell("a.org", "10.0.0.9", by=TIE)
+        town.galaxy.pods = (*town.galaxy.pods, ship("late", "10.0.0.9"))
+        town.loop()
+        assert not town.kernel.names
 
 
 def test_targets_of_aliases_are_names_only_where_that_is_asked_for() -> None:
