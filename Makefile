@@ -2,11 +2,11 @@
 SHELL := /bin/bash
 PY    := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
-.PHONY: help setup demo test check bench goldens protos fuzz clean
+.PHONY: help setup demo test test-k8s check bench goldens protos fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  \033[36m%-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install Debian packages, the virtual environment and generated code (again only when they changed)
 	@bash setup.sh
@@ -22,6 +22,10 @@ check: setup ## Lint, types and import contracts: what every commit must pass
 
 test: check ## Everything: unit, feature, privileged tests and the conformance suites (needs root)
 	$(PY) -m pytest --durations=10
+
+test-k8s: setup ## The tests of the API server's side against the one that KUBECONFIG names (stories of agents need root)
+	@[ -n "$$KUBECONFIG" ] || { echo "set KUBECONFIG to the API server to test against" >&2; exit 2; }
+	$(PY) -m pytest tests/cluster --durations=5
 
 bench: setup ## The scorecard, as a table and build/bench.json; ONLY=name runs one benchmark (needs root)
 	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))

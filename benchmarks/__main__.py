@@ -19,8 +19,8 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks import compile as compiling
 from benchmarks import (
+    cluster,
     dns,
     enforcement,
     flow_flood,
@@ -35,6 +35,7 @@ from benchmarks import (
     throughput,
     visibility,
 )
+from benchmarks import compile as compiling
 from benchmarks.errors import NotMeasured
 from benchmarks.figures import UnknownFigure, benchmarks_for
 from benchmarks.stage import Stage
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Stage], dict[str, float]]] = {
     "observe_last": observe_last.measure,
     "compile": compiling.measure,
     "kafka": kafka.measure,
+    "cluster": cluster.measure,
     "memory": memory.measure,
     "enforcement": enforcement.measure,
     "visibility": visibility.measure,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmarks.errors import NotMeasured
@@ -44,6 +44,11 @@ class Child:
         if code is not None:
             words = " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-LAST_LINES:])
             raise NotMeasured(f"{self.name} ended with code {code}: {words or 'it said nothing'}")
+
+    def wait(self) -> None:
+        """Until it has ended of itself, but not for ever."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

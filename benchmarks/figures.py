@@ -112,6 +112,12 @@ FIGURES: tuple[Figure, ...] = (
         for count in POLICY_COUNTS
     ),
     Figure("agent_rss_mb", "MB", LOWER, "memory", 150),
+    Figure("cluster_start_s", "s", LOWER, "cluster", 10),
+    Figure("cluster_rss_mb", "MB", LOWER, "cluster", 300),
+    Figure("cluster_peak_rss_mb", "MB", LOWER, "cluster", 300),
+    Figure("cluster_pod_cpu_ms", "ms", LOWER, "cluster", 20),
+    Figure("cluster_own_pod_cpu_ms", "ms", LOWER, "cluster"),
+    Figure("cluster_first_pod_cpu_ms", "ms", LOWER, "cluster"),
     Figure("agent_rss_start_mb", "MB", LOWER, "memory"),
     Figure("agent_rss_loaded_mb", "MB", LOWER, "memory"),
     Figure("agent_pss_mb", "MB", LOWER, "memory"),

@@ -22,6 +22,17 @@ STATUS_TIMEOUT = 10.0
 PAUSE = 0.05  # seconds between two looks
 
 
+def ask_status(run_dir: Path) -> dict[str, Any] | None:
+    """What `deflector status -o json` says; None as long as nobody answers."""
+    argv = [str(COMMAND), "status", "--run-dir", str(run_dir), "-o", "json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=STATUS_TIMEOUT, check=False)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 class Node:
     """A running node. It can die and come back: `child` is the agent of the moment."""
 
@@ -48,13 +59,7 @@ class Node:
 
     def status(self) -> dict[str, Any] | None:
         """What `deflector status -o json` says; None as long as nobody answers."""
-        argv = [str(COMMAND), "status", "--run-dir", str(self._galaxy.run_dir), "-o", "json"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=STATUS_TIMEOUT, check=False)
-        try:
-            found = json.loads(done.stdout)
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        return ask_status(self._galaxy.run_dir)
 
     def await_ready(self) -> None:
         """Wait until the node says that it is ready."""

@@ -21,6 +21,11 @@ def rss_mb(pid: int) -> float:
     return _kilobytes(_read(pid, "status"), "VmRSS:") / 1024
 
 
+def peak_rss_mb(pid: int) -> float:
+    """The most that was ever resident (VmHWM)."""
+    return _kilobytes(_read(pid, "status"), "VmHWM:") / 1024
+
+
 def pss_mb(pid: int) -> float:
     """Resident memory, with shared pages divided among those who share them."""
     return _kilobytes(_read(pid, "smaps_rollup"), "Pss:") / 1024

@@ -68,7 +68,7 @@ class AddressBook:
 
     def set_host(self, addresses: Iterable[str]) -> None:
         """The addresses of this node itself."""
-        if addresses is self._told_host:
+        if addresses == self._told_host:
             return
         self._told_host = addresses
         host = frozenset(str(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)

@@ -56,12 +56,16 @@ class IdentityAllocator:
         bounds |= {scope: (number + 1, bounds[scope][1]) for scope, number in (behind or {}).items()}
         self._ranges: dict[Scope, _Range | AgreedRange] = {scope: _Range(*bound) for scope, bound in bounds.items()}
         self._agreement = agreement
+        self._stored: dict[str, Any] | None = None  # what to_dict gave, while it is right
         if agreement is not None:
             self._ranges[Scope.CLUSTER] = AgreedRange(agreement)
 
     def allocate(self, labels: Labels, scope: Scope = Scope.CLUSTER) -> int:
         """The number of these labels (sorted), a new one if they have none. Raises IdentitiesExhausted."""
-        number = self._ranges[scope].allocate(labels)
+        home = self._ranges[scope]
+        if labels not in home.numbers:
+            self._stored = None
+        number = home.allocate(labels)
         if number is None:
             raise IdentitiesExhausted("no identity is left that the cluster could agree on")
         return number
@@ -82,6 +86,7 @@ class IdentityAllocator:
     def release(self, number: int) -> None:
         """These labels are in use no more. Reserved and unknown numbers are left alone."""
         if (home := self._home(number)) is not None:
+            self._stored = None
             home.release(number)
 
     def labels(self, number: int) -> Labels:
@@ -98,12 +103,14 @@ class IdentityAllocator:
         return dict(sorted(self._ranges[scope].in_use.items()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data to persist."""
-        ranges = self._ranges.values()
-        return {
-            "identities": {str(n): list(labels) for r in ranges for n, labels in sorted(r.in_use.items())},
-            "resting": [[number, list(labels)] for r in ranges for number, labels in r.resting.items()],
-        }
+        """Plain data to persist; the same object until something changes."""
+        if self._stored is None:
+            ranges = self._ranges.values()
+            self._stored = {
+                "identities": {str(n): list(labels) for r in ranges for n, labels in sorted(r.in_use.items())},
+                "resting": [[number, list(labels)] for r in ranges for number, labels in r.resting.items()],
+            }
+        return self._stored
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any], agreement: Agreement | None = None) -> IdentityAllocator:
@@ -116,6 +123,7 @@ class IdentityAllocator:
             book._known_home(int(number)).restore(int(number), tuple(labels), is_resting=True)
         for home in book._ranges.values():
             home.settle()
+        book._stored = None
         return book
 
     def _home(self, number: int) -> _Range | AgreedRange | None:

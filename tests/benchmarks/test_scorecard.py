@@ -29,6 +29,10 @@ TARGETS = {
     "identity_add_ms": 10,
     "compile_rss_mb": 250,
     "agent_rss_mb": 150,
+    "cluster_start_s": 10,
+    "cluster_rss_mb": 300,
+    "cluster_peak_rss_mb": 300,
+    "cluster_pod_cpu_ms": 20,
     "request_to_flow_p99_ms": 250,
     "open_request_to_flow_p99_ms": 250,
 }
