@@ -57,5 +57,5 @@ class LocalSite:
             self.galaxy.manifests.remove(policy_file(name))
         await self.node.enforced()
 
-    def log_tail(self) -> list[str]:
+    async def log_tail(self) -> list[str]:
         return self.node.log_tail()

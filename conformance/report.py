@@ -30,7 +30,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """What came of one scenario. `seconds` is wall time; `log` is the end of the node's log, kept for failures only."""
+    """What came of one scenario. `seconds` is wall time; `log` is the end of the node's log, kept for failures only;
+    `left_out` says what of it is not played where this run is."""
 
     name: str
     title: str
@@ -39,6 +40,7 @@ class ScenarioResult:
     checks: int
     failures: tuple[Failure, ...] = ()
     log: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -46,13 +48,24 @@ class ScenarioResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Omitted:
+    """A scenario that is not played where this run is, and why."""
+
+    name: str
+    title: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a run. `versions` names the kernel, Envoy and Deflector that it holds for."""
+    """What came of a run. `versions` names the kernel, Envoy and Deflector that it holds for. What is `not_played` is
+    neither good nor bad."""
 
     suite: str
     versions: Mapping[str, str]
     seconds: float
     results: tuple[ScenarioResult, ...] = field(default=())
+    not_played: tuple[Omitted, ...] = field(default=())
 
     @property
     def ok(self) -> bool:
@@ -76,7 +89,12 @@ class Report:
 
     def junit_suite(self) -> ElementTree.Element:
         """The <testsuite> of this report."""
-        counts = {"tests": str(len(self.results)), "failures": str(len(self.failed)), "time": f"{self.seconds:.3f}"}
+        counts = {
+            "tests": str(len(self.results) + len(self.not_played)),
+            "failures": str(len(self.failed)),
+            **({"skipped": str(len(self.not_played))} if self.not_played else {}),
+            "time": f"{self.seconds:.3f}",
+        }
         suite = ElementTree.Element("testsuite", {"name": f"conformance.{self.suite}", **counts})
         properties = ElementTree.SubElement(suite, "properties")
         for name, version in sorted(self.versions.items()):
@@ -88,6 +106,10 @@ class Report:
                 message = printable(result.failures[0].problems[0])
                 failure = ElementTree.SubElement(case, "failure", {"message": message})
                 failure.text = printable("\n".join(failure_lines(self.suite, result)))
+        for one in self.not_played:
+            facts = {"classname": f"conformance.{self.suite}", "name": one.name, "time": "0.000"}
+            case = ElementTree.SubElement(suite, "testcase", facts)
+            ElementTree.SubElement(case, "skipped", {"message": printable(one.why)})
         return suite
 
 
@@ -182,7 +204,7 @@ class ConsoleReporter:
 
     def finished(self, result: ScenarioResult) -> None:
         mark = Text("✓", "green") if result.ok else Text("✗", "bold red")
-        facts = Text(f"{result.checks} checks, {result.seconds:.1f} s", "dim")
+        facts = Text("; ".join((f"{result.checks} checks, {result.seconds:.1f} s", *result.left_out)), "dim")
         name = Text(result.name, "" if result.ok else "bold red")
         headline = Text.assemble(mark, " ", name, "  ", Text(result.title, "dim"), "  ", facts)
         self._console.print(headline, soft_wrap=True)
@@ -199,9 +221,12 @@ def print_summary(report: Report, console: Console) -> None:
     """The last lines: what was tested, and what came of it."""
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     console.print(Text(versions, "dim"), soft_wrap=True)
+    for one in report.not_played:
+        console.print(Text.assemble("- ", one.name, Text(f"  not played: {one.why}", "dim")), soft_wrap=True)
     good, total = len(report.results) - len(report.failed), len(report.results)
     verdict = Text(f"{good} of {total} scenarios passed", "bold green" if report.ok else "bold red")
-    console.print(Text.assemble(verdict, f" in {report.seconds:.1f} s"), soft_wrap=True)
+    left = f", {len(report.not_played)} not played" if report.not_played else ""
+    console.print(Text.assemble(verdict, f" in {report.seconds:.1f} s{left}"), soft_wrap=True)
 
 
 def print_total(reports: Sequence[Report], console: Console) -> None:

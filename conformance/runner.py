@@ -31,7 +31,7 @@ def run_suite(
     """
     suite = suites.load(name)
     choose([name], only or ())
-    chosen = _played(suite, only)
+    chosen = chosen_of(suite, only)
     try:
         return asyncio.run(_run(suite, chosen, reporter or QuietReporter(), prefix))
     except BaseExceptionGroup as group:
@@ -75,8 +75,8 @@ def choose(names: Sequence[str], only: Collection[str]) -> list[tuple[str, list[
     return [(name, scenarios) for name, scenarios in chosen if scenarios]
 
 
-def _played(suite: Suite, only: Collection[str] | None) -> tuple[Scenario, ...]:
-    """Those of `only`, in the suite's order; played by flags, so that the node is restarted as seldom as can be."""
+def chosen_of(suite: Suite, only: Collection[str] | None) -> tuple[Scenario, ...]:
+    """The scenarios of `only` (or all) in the suite's order, by flags: the node is restarted as seldom as can be."""
     chosen = [scenario for scenario in suite.scenarios if not only or scenario.name in only]
     flags = list(dict.fromkeys(scenario.flags for scenario in chosen))
     return tuple(sorted(chosen, key=lambda scenario: flags.index(scenario.flags)))

@@ -76,5 +76,5 @@ class Site(Protocol):
     async def remove(self, objects: Collection[str]) -> None:
         """Remove policies by their names; returns when that is enforced. Raises NotEnforced."""
 
-    def log_tail(self) -> list[str]:
+    async def log_tail(self) -> list[str]:
         """The end of the node's log, if it is at hand."""

@@ -128,7 +128,7 @@ class Stage:
             await asyncio.to_thread(self._galaxy.nameservers.rename, self._galaxy.blueprint.names)
         if self._log.broken:
             act.failures.append(Failure("the stream of flows", (self._log.broken,)))
-        log = tuple(self._site.log_tail()) if act.failures else ()
+        log = tuple(await self._site.log_tail()) if act.failures else ()
         seconds = time.monotonic() - begun
         return ScenarioResult(
             name=scenario.name,

@@ -1,20 +1,24 @@
-"""`deflector conformance`: run black-box suites against this kernel and this Envoy."""
+"""`deflector conformance`: run black-box suites against this kernel and this Envoy, or in a cluster."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from agent.cli.conformance_target import target_options
+from agent.cli.headings import HeadedCommand
 from agent.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
+    from conformance.cluster.run import ClusterTarget
     from conformance.report import Report
     from conformance.scenario import Scenario
 
@@ -54,25 +58,30 @@ def _about(scenario: Scenario) -> dict[str, str]:
     return {"name": scenario.name, "title": scenario.title, "level": str(scenario.level)}
 
 
-@conformance.command(epilog="Example: deflector conformance run starwars http --junit build/conformance.xml")
+@conformance.command(
+    cls=HeadedCommand, epilog="Example: deflector conformance run starwars http --junit build/conformance.xml"
+)
 @click.argument("suite", nargs=-1, required=True)
 @output_option
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write a JUnit XML report.")
 @click.option("--only", multiple=True, metavar="SCENARIO", help="Run only these scenarios; may be repeated.")
-def run(suite: tuple[str, ...], output: str, junit: Path | None, only: tuple[str, ...]) -> None:
+@target_options
+def run(
+    suite: tuple[str, ...], output: str, junit: Path | None, only: tuple[str, ...], target: ClusterTarget | None
+) -> None:
     """Run each SUITE, or all of them (`all`), one after the other.
 
     With -o json one suite gives one document, several give {"ok", "suites": [...]}. Exit code 0: all scenarios passed;
-    1: some failed; 2: the machine did not allow it.
+    1: some failed; 2: the machine, or the cluster, did not allow it.
     """
     from conformance.errors import EnvironmentFailure, SuiteError
     from conformance.report import together_json, write_junit
 
     names = _chosen(suite)
-    if os.geteuid() != 0:
+    if target is None and os.geteuid() != 0:
         raise EnvironmentProblem("conformance suites make network namespaces: run them as root")
     try:
-        reports = _run(names, output, only)
+        reports = _run(names, output, only, target)
         if junit is not None:
             write_junit(reports, junit)
     except (EnvironmentFailure, SuiteError, OSError) as failure:
@@ -80,6 +89,16 @@ def run(suite: tuple[str, ...], output: str, junit: Path | None, only: tuple[str
     if output == "json":
         click.echo(together_json(reports))
     sys.exit(0 if all(report.ok for report in reports) else 1)
+
+
+def _player(target: ClusterTarget | None) -> Callable[..., Report]:
+    if target is None:
+        from conformance.runner import run_suite
+
+        return run_suite
+    from conformance.cluster.run import run_suite_in_cluster
+
+    return partial(run_suite_in_cluster, target=target)
 
 
 def _chosen(wanted: Sequence[str]) -> list[str]:
@@ -93,10 +112,12 @@ def _chosen(wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(one for name in wanted for one in (known if name == ALL else [name])))
 
 
-def _run(names: list[str], output: str, only: tuple[str, ...]) -> list[Report]:
+def _run(names: list[str], output: str, only: tuple[str, ...], target: ClusterTarget | None) -> list[Report]:
     """Play them. A scenario that `only` names must be in one of the suites; a suite with none of them is left out."""
     from conformance.report import ConsoleReporter, QuietReporter, print_summary, print_total
-    from conformance.runner import choose, run_suite
+    from conformance.runner import choose
+
+    run_suite = _player(target)
 
     reports = []
     console = Console(highlight=False)

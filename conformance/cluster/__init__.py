@@ -1,0 +1,1 @@
+"""Suites in a real cluster: pods by kubectl, clients inside them, policies by kubectl, flows from the relay."""
