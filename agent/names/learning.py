@@ -210,6 +210,12 @@ class Learning:
 
     def compiled(self) -> None:
         """A policy was compiled and is to be programmed."""
+        promoted, self.names.promoted = self.names.promoted, []
+        if promoted:
+            try:
+                self._journal.keep(promoted)
+            except OSError:  # the next agent closes what nobody was promised
+                pass
         if moves := self._fqdns.drain_moves():
             self._layer.stage(moves)
 

@@ -61,6 +61,7 @@ class Names:
         self.options = options or NameOptions()
         self.book = NameBook(self.options.bounds)
         self.overheard = NameBook(OVERHEARD)
+        self.promoted: list[Holding] = []  # overheard before a policy selected them; for the journal
         self._table = SelectorTable(())
         self._keys: dict[Home, Keys] = {}  # of every address that has some
         self._dirty: set[Home] = set()
@@ -73,6 +74,7 @@ class Names:
         for holding in [h for h in self.overheard.holdings() if self._table.of(h.name)]:
             self.overheard.drop(holding)
             if self.book.restore([holding]) == 0:
+                self.promoted.append(holding)
                 self._dirty.add(self._home(holding.address, holding.endpoint))
         others = SelectorTable(before.keys ^ keys)
         for name in self.book.names() if others else ():

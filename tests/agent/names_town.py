@@ -113,7 +113,7 @@ class Town:
         """`after`: a new agent on the node of one that is gone."""
         self.options = options or NameOptions()
         self.kernel = after.kernel if after else Kernel()
-        self.kernel.inherited = set(self.kernel.names)
+        self.kernel.inherited, self.kernel.staged = set(self.kernel.names), {}
         self.paper = after.paper if after else Paper()
         self.galaxy = galaxy or (after.galaxy if after else Galaxy())
         self.policies = policies

@@ -230,6 +230,13 @@ class TestRestart:
         assert third.may("192.0.2.7")
         assert third.may("192.0.2.7", port=80)
 
+    def test_what_was_learned_before_a_policy_selected_it_survives_too(self) -> None:
+        town = Town(allow("a.org"))
+        town.tell("b.org", "192.0.2.7")
+        town.apply(allow("b.org"))
+        assert town.may("192.0.2.7")
+        assert Town(allow("b.org"), after=town).may("192.0.2.7")
+
     def test_what_a_pod_learned_that_went_meanwhile_goes_too(self) -> None:
         town = Town(allow("a.org"))
         town.tell("a.org", "192.0.2.7", by=XWING, ttl=1_000_000)

@@ -39,6 +39,7 @@ class Story(RuleBasedStateMachine):
         self.town = Town(*policies_of(self.wanted))
         self.kernel: Chosen = self.wanted
         self.underway: tuple[Chosen, NodePolicy] | None = None
+        self.heard = 0
         self.asked: dict[int, tuple[str, tuple[str, ...]]] = {}
         self.held: set[tuple[str, str]] = set()  # what answers have taught
         self.open: set[tuple[str, str]] = set()  # ... and proxies were told
@@ -95,7 +96,7 @@ class Story(RuleBasedStateMachine):
         self.town = Town(*policies_of(self.wanted), after=self.town)
         self.underway = None
         self.kernel = self.wanted
-        self.asked = {}
+        self.asked, self.heard = {}, 0
         self.forget()
 
     def forget(self) -> None:
@@ -107,10 +108,13 @@ class Story(RuleBasedStateMachine):
         self.open = {(name, a) for name, a in self.open if book.holders(f"{name}.", address(a))}
 
     def hear(self) -> None:
-        for number in self.town.in_force:
-            if number in self.asked:
-                name, where = self.asked[number]
+        """What is answered. Of a name that no policy selects as last compiled, nothing is promised."""
+        compiled = self.underway[0] if self.underway is not None else self.kernel
+        for number in self.town.in_force[self.heard :]:
+            name, where = self.asked[number]
+            if selects(compiled, name):
                 self.open |= {(name, a) for a in where if (name, a) in self.held}
+        self.heard = len(self.town.in_force)
         assert not self.town.cannot_be
 
     @invariant()
