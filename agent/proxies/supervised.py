@@ -112,7 +112,7 @@ class Supervised:
             return f"cannot start: {error.strerror}"
         assert self._process is not None
         await ended(self._process)
-        return _last_line(self._program.log)
+        return f"last words: {_last_line(self._program.log)}"
 
     def _start(self) -> None:
         program = self._program
