@@ -184,13 +184,12 @@ class Rollout:
         policy = self._policies[name]
         return [to_raw(made, policy.conditions.get(made.type), stamp) for made in self.wanted(name, now)]
 
-    def confirm(self, name: str, version: str, told: Mapping[str, Any]) -> None:
+    def confirm(self, name: str, version: str, conditions: Sequence[Raw]) -> None:
         """These conditions have been written; the watch will say the same, a moment later."""
         policy = self._policies.get(name)
-        conditions = (told.get("status") or {}).get("conditions")
-        if policy is not None and policy.version == version and isinstance(conditions, list):
-            by_type = {str(c.get("type")): c for c in conditions if isinstance(c, dict)}
-            self._policies[name] = replace(policy, conditions=by_type)
+        if policy is not None and policy.version == version:
+            written = {str(condition["type"]): condition for condition in conditions}
+            self._policies[name] = replace(policy, conditions={**policy.conditions, **written})
             self._differs.pop(name, None)
 
     def _reached(self, name: str, moments: tuple[int | None, int], member: Member, now: float) -> bool:

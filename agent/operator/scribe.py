@@ -40,6 +40,7 @@ class Scribe:
         self._again: set[str] = set()
         self._backoffs: dict[str, Backoff] = {}
         self._news = asyncio.Event()
+        self._pruned: set[Resource] = set()
 
     @property
     def waiting(self) -> int:
@@ -123,7 +124,10 @@ class Scribe:
             if error.is_missing:
                 return  # the policy is gone, or has no status: its definition is somebody else's
             raise
-        self._rollout.confirm(name, policy.version, told)
+        # As they were sent: a definition that keeps no conditions must not make us write them for ever.
+        self._rollout.confirm(name, policy.version, body["status"]["conditions"])
+        if not (told.get("status") or {}).get("conditions"):
+            self._complain(resource)
         self._written(name)
         self.look_later(name)
 
@@ -145,6 +149,11 @@ class Scribe:
         self._due[name] = due
         heapq.heappush(self._heap, (due, name))
         self._news.set()
+
+    def _complain(self, resource: Resource) -> None:
+        if resource not in self._pruned:
+            self._pruned.add(resource)
+            log.warning("the definition of %s keeps no conditions: they are not shown; use a newer one", resource)
 
     def _failed(self, name: str, error: ApiError | Unreachable) -> None:
         backoff = self._backoffs.setdefault(name, Backoff(self._chance, *PAUSES))

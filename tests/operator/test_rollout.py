@@ -63,7 +63,7 @@ class Story:
         """Its conditions are at the server now."""
         conditions = self.rollout.raw_conditions(key(name), self.now, "2026-01-01T00:00:00Z")
         version = self.versions[key(name)]
-        self.rollout.confirm(key(name), version, {"status": {"conditions": conditions}})
+        self.rollout.confirm(key(name), version, conditions)
 
 
 def test_a_node_counts_for_what_it_has_reached() -> None:
