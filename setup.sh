@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 root=$PWD
 
-PACKAGES=(python3 python3-venv python3-bpfcc linux-headers-amd64 nftables iproute2 iputils-ping curl nghttp2-client
+PACKAGES=(python3 python3-venv python3-bpfcc linux-headers-amd64 nftables iptables iproute2 iputils-ping curl nghttp2-client
   openssl wrk util-linux bind9-dnsutils
   libevent-2.1-7 libprotobuf-c1 libpython3.11 libnghttp2-14)  # the last four: what unbound is linked with
 
