@@ -6,6 +6,7 @@ machine there are no pods whose names could matter.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,12 @@ class JournalFile:
         self._fd = -1
         self._grown = 0  # bytes since the snapshot
         self._compact = 0  # bytes of the snapshot
+        self.trouble = ""  # why not all that is held is in the file; until the next snapshot
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
 
     def open(self) -> journal.Replay:
         """Read what is there, cut off what is torn, and be ready to append. OSError where that fails."""
@@ -49,15 +56,15 @@ class JournalFile:
     @property
     def is_due(self) -> bool:
         """Whether `snapshot` should be called."""
-        return self._grown >= max(COMPACT_AT, self._compact)
+        return bool(self.trouble) or self._grown >= max(COMPACT_AT, self._compact)
 
     def snapshot(self, holdings: Iterable[Holding]) -> None:
-        """Replace the journal by what is held now."""
+        """Replace the journal by what is held now. OSError where that fails: it is as it was."""
         content = journal.kept(holdings)
         _replace(self._path, content)
         os.close(self._fd)
         self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-        self._grown, self._compact = 0, len(content)
+        self._grown, self._compact, self.trouble = 0, len(content), ""
 
     def close(self) -> None:
         """Write no more. Harmless the second time."""
@@ -67,13 +74,23 @@ class JournalFile:
 
     def _append(self, lines: bytes) -> None:
         left = memoryview(lines)
-        while left:
-            left = left[os.write(self._fd, left) :]
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError as error:
+            self.trouble = error.strerror or "it cannot be written"
+            with contextlib.suppress(OSError):  # of what would follow half a line, nothing would be believed
+                os.ftruncate(self._fd, self._compact + self._grown)
+            raise
         self._grown += len(lines)
 
 
 def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    beside.chmod(0o600)
-    os.replace(beside, path)
+    try:
+        beside.write_bytes(content)
+        beside.chmod(0o600)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)  # it may be what fills the disk
+        raise

@@ -91,7 +91,7 @@ class NameKeeping:
         try:
             self._file.snapshot(self.names.book.holdings())
         except OSError as error:
-            log.warning("the journal of names cannot be written anew, and grows: %s", error)
+            log.warning("the journal of names cannot be written anew: %s", error)
 
     # --- the policy loop ---
 
@@ -122,6 +122,14 @@ class NameKeeping:
             answer([], [one.number for one in told if one.number])
 
     # --- people ---
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What people should do something about."""
+        trouble = self._file.trouble
+        if not trouble:
+            return ()
+        return (f"{self._file.path}: {trouble}: what pods learn is open, but will be closed when the agent restarts",)
 
     @property
     def summary(self) -> Mapping[str, Any]:

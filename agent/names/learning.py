@@ -4,7 +4,7 @@
                                           └ no ──▶ compile, program ──▶ enforced ──▶ answered
 
 The journal is written before the kernel: after a crash, an address may be known that is not open, never the other way
-round. Nothing here waits; whoever asked is called back.
+round; but a disk that is full keeps no pod from its answers. Nothing here waits; whoever asked is called back.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Counts:
     waited: int = 0  # for a compilation
     overdue: int = 0  # given up
     restored: int = 0  # addresses from the journal
+    unwritten: int = 0  # addresses that the journal did not take at once
     closed: int = 0  # addresses of names that were collected
 
 
@@ -127,7 +128,7 @@ class Learning:
             kept += self._take(wait, batch, now)
             (batch.waits if wait.left and not wait.failed else batch.done).append(wait)
         if kept:
-            self._keep(kept, batch)
+            self._keep(kept)
         self._carry_out(batch)
 
     def _take(self, wait: _Wait, batch: _Batch, now: float) -> list[Holding]:
@@ -155,12 +156,11 @@ class Learning:
             self.names.mark((home,))
         return opening is not Opening.COMPILE
 
-    def _keep(self, holdings: list[Holding], batch: _Batch) -> None:
+    def _keep(self, holdings: list[Holding]) -> None:
         try:
             self._journal.keep(holdings)
-        except OSError:  # a full disk: the next agent would close what this one has opened
-            for wait in (*batch.done, *batch.waits):
-                wait.failed = True
+        except OSError:  # a full disk: the pods are answered; the next agent closes what the file never gets
+            self.counts.unwritten += len(holdings)
 
     def _carry_out(self, batch: _Batch) -> None:
         """The kernel first, then whoever waits for it."""
@@ -212,10 +212,7 @@ class Learning:
         """A policy was compiled and is to be programmed."""
         promoted, self.names.promoted = self.names.promoted, []
         if promoted:
-            try:
-                self._journal.keep(promoted)
-            except OSError:  # the next agent closes what nobody was promised
-                pass
+            self._keep(promoted)
         if moves := self._fqdns.drain_moves():
             self._layer.stage(moves)
 

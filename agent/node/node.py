@@ -411,7 +411,11 @@ class Node:
                 version=self._version,
                 enforced=policy.enforced if policy else Enforced(),
                 pending=policy.pending if policy else True,
-                problems=[*(policy.problems if policy else []), *(self._cluster.problems if self._cluster else [])],
+                problems=[
+                    *(policy.problems if policy else []),
+                    *(self._cluster.problems if self._cluster else []),
+                    *self._names.problems,
+                ],
                 ports=self._proxy_ports(),
                 proxies=self._proxies.facts(),
                 names=self._names.summary,

@@ -150,11 +150,13 @@ class TestBounds:
         town.loop()
         assert town.may("192.0.2.11")
 
-    def test_without_a_journal_nothing_is_opened(self) -> None:
-        """The next agent would close it."""
+    def test_a_full_disk_keeps_nobody_from_answers(self) -> None:
+        """What the journal has not got, the next agent closes; a pod without names would be worse off at once."""
         town = Town(allow("a.org"))
         town.paper.is_full = True
-        assert town.tell("a.org", "192.0.2.11") in town.cannot_be
+        assert town.tell("a.org", "192.0.2.11") in town.in_force
+        assert town.may("192.0.2.11")
+        assert town.learning.counts.unwritten == 1
 
     def test_a_pod_that_nobody_knows_learns_nothing(self) -> None:
         town = Town(allow("a.org"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,36 @@ class TestFile:
         again.keep([Holding(3, "c.org.", A1, 5.0)])
         again.close()
         assert [key[0] for key in JournalFile(path).open().holdings] == [1, 3]
+
+    def test_a_full_disk_leaves_no_half_line_and_is_made_good_when_there_is_room(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, room, write = tmp_path / "names", [60], os.write
+        one = JournalFile(path)
+        one.open()
+
+        def scarce(fd: int, content: memoryview) -> int:
+            if not room[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            taken = write(fd, content[: room[0]])
+            room[0] -= taken
+            return taken
+
+        held = [Holding(number, "a.org.", A1, 5.0) for number in range(4)]
+        with monkeypatch.context() as full:
+            full.setattr(os, "write", scarce)
+            one.keep(held[:1])
+            with pytest.raises(OSError, match="No space left"):
+                one.keep(held[1:2])
+        assert "No space left" in one.trouble
+        assert one.is_due
+        one.keep(held[2:3])
+        assert {key[0] for key in journal.replay(path.read_bytes()).holdings} == {0, 2}
+        one.snapshot(held)
+        assert not one.trouble
+        assert not one.is_due
+        one.close()
+        assert len(JournalFile(path).open().holdings) == 4
 
     def test_a_snapshot_takes_the_place_of_what_was_written(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
