@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from agent.cli.options import output_option, run_dir_option
 from agent.config import RunDir
+
+WIDEST: Final = 10_000  # columns: a row is one line, and no name is cut for a long list of policies beside it
 
 
 @click.group()
@@ -27,8 +31,7 @@ def listing(pattern: str, every: bool, run_dir: Path, output: str) -> None:
 
     Exit code 1 if there are none.
     """
-    from agent.documents.status import fetch_names, status_console
-    from agent.names.document import names_summary, names_table
+    from agent.documents.status import fetch_names
     from policies.dns_patterns import Dialect, NameSet
 
     document = fetch_names(RunDir(run_dir.absolute()).agent_socket)
@@ -37,9 +40,18 @@ def listing(pattern: str, every: bool, run_dir: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps({**document, "names": names}))
     else:
-        console = status_console()
-        if names:
-            console.print(names_table(names))
-        for line in names_summary(document):
-            console.print(line)
+        print_names(names, document)
     sys.exit(0 if names else 1)
+
+
+def print_names(names: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> None:
+    """Some rows of the document for people, and what there is to say of all of it."""
+    from rich.console import Console
+
+    from agent.names.document import names_summary, names_table
+
+    console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    if names:
+        console.print(names_table(names))
+    for line in names_summary(document):
+        console.print(line)
