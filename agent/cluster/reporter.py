@@ -18,8 +18,8 @@ from agent.cluster.errors import ApiError, Unreachable
 from agent.cluster.node_report import NodeReport, to_body
 from agent.cluster.resources import DEFLECTOR_NODES
 
-BURST: Final = 3  # reports that go at once; five hundred nodes answer the same edit at the same moment
-EVERY_SECONDS: Final = 3.0  # between further ones
+BURST: Final = 10  # reports that go at once; five hundred nodes answer the same edit at the same moment
+EVERY_SECONDS: Final = 2.0  # between further ones
 SPREAD_SECONDS: Final = 0.05
 SIGN_OF_LIFE_SECONDS: Final = 60.0
 PAUSES: Final = (0.5, 60.0)  # seconds after a failure, at first and at last

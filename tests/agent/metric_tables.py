@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from agent.config import ObservabilityConfig
 from agent.from_loop import FromLoop
 from agent.observing.observability import Observability
 from agent.observing.telemetry import FAMILIES, Health, Telemetry
+from agent.operator.figures import FAMILIES as OPERATOR_FAMILIES
+from agent.operator.figures import Figures, FiguresCollector
 from agent.supervise import Tasks
 from agent.usage.metrics import Hits, RuleHits
 from agent.views.slot_reasons import Outcome
@@ -76,6 +79,14 @@ def relay() -> list[Row]:
     registry = CollectorRegistry()
     registry.register(RelayFigures(peers, Pool(dict, None), lambda: 0))
     return _rows(registry.collect(), {})
+
+
+def operator() -> list[Row]:
+    """What `deflector operator` shows."""
+    figures = Figures("0", "hoth", policies=Counter({("k", "v", "e"): 1}), written=Counter({("r", "o"): 1}))
+    registry = CollectorRegistry()
+    registry.register(FiguresCollector(lambda: figures))
+    return _rows(registry.collect(), {family.name: family.labels for family in OPERATOR_FAMILIES})
 
 
 def _rows(metrics: Iterable[Metric], labels: dict[str, tuple[str, ...]]) -> list[Row]:

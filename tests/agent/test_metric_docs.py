@@ -16,6 +16,7 @@ async def test_the_tables_are_what_is_exposed(tmp_path: Path, golden: Callable[[
         "hubble": metric_tables.table(metric_tables.hubble(), "configured as"),
         "node": metric_tables.table(await metric_tables.node(tmp_path), "meaning"),
         "relay": metric_tables.table(metric_tables.relay(), "meaning"),
+        "operator": metric_tables.table(metric_tables.operator(), "meaning"),
     }
     text = DOCUMENT.read_text()
     for name, table in tables.items():
