@@ -71,17 +71,22 @@ def _once(order: Order) -> Callable[[], Outcome]:
 
 
 def _producing(order: Order, **more: Any) -> Callable[[], Outcome]:
-    fatal: list[KafkaError] = []
     limit = int(order.patience * 1000)
-    made = Producer(_settings(order, message_timeout_ms=limit, linger_ms=0, **more) | {"error_cb": fatal.append})
+    made = Producer(_settings(order, message_timeout_ms=limit, linger_ms=0, **more))
 
     def work() -> Outcome:
-        fatal.clear()
-        outcome = _send(made, order)
-        said = [error for error in fatal if error.name() not in LATER]
-        return Outcome({**outcome.errors, "": said[0].name()}, outcome.values) if said else outcome
+        try:
+            return _send(made, order)
+        except (KafkaException, SystemError) as error:
+            return _failure(_fatal(error))
 
     return work
+
+
+def _fatal(error: Exception) -> Exception:
+    """A fatal error of a producer is raised while its callbacks are still called, and Python complains of that."""
+    cause = error.__cause__ or error.__context__
+    return error if isinstance(error, KafkaException) or not isinstance(cause, Exception) else _fatal(cause)
 
 
 def _send(producer: Producer, order: Order) -> Outcome:

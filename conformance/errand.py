@@ -17,6 +17,7 @@ class Ending(StrEnum):
     PASSED = "passed"  # judged by the Kafka proxy and passed on; what the broker says is its own affair
     DIRECT = "direct"  # done, and no proxy in between
     DROPPED = "dropped"  # no answer: packets to the broker are dropped by policy
+    FORBIDDEN = "forbidden"  # the same, and a deny rule is the reason
 
 
 class Courier(StrEnum):
@@ -50,6 +51,8 @@ TOPICLESS = frozenset(
         *("addoffsetstotxn", "endtxn", "listgroups", "describegroups"),
     )
 )
+
+UNASKED = frozenset(("gettelemetrysubscriptions", "pushtelemetry"))  # clients do without (KIP-714)
 
 # The APIs that an errand needs, whoever runs it: of each a request is seen, of most of them one for each topic.
 NEEDED: Mapping[Job, tuple[str, ...]] = {

@@ -10,10 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from conformance.errand import NEEDED, TOPICLESS, Ending, Errand, Job
+from conformance.errand import NEEDED, TOPICLESS, UNASKED, Ending, Errand, Job
+from conformance.expectation import DENY_REASON
 from conformance.flow_view import Pattern, SeenFlow, missing, spell
 from conformance.kafka_client import Outcome
 
+BLOCKED = {Ending.DROPPED: "POLICY_DENIED", Ending.FORBIDDEN: DENY_REASON}  # and Hubble's name of the reason
 JUDGED = (Ending.SERVED, Ending.DENIED, Ending.PASSED)
 COUNTED = frozenset(Job) - {Job.LIST, Job.CREATE, Job.DELETE}
 
@@ -30,8 +32,10 @@ class Road:
 
 def outcome_problems(errand: Errand, outcome: Outcome) -> list[str]:
     """What is wrong with what the client was told; empty if it is right."""
+    if "CRASHED" in outcome.errors.values() or not outcome.ended:
+        return [f"the client has not done its part: {outcome}"]
     match errand.expect:
-        case Ending.DROPPED:
+        case Ending.DROPPED | Ending.FORBIDDEN:
             return [f"expected no answer, got {outcome}"] if outcome.values or outcome.seen else []
         case Ending.PASSED:
             told = [error for error in outcome.errors.values() if "AUTHORIZATION" in error]
@@ -58,9 +62,9 @@ def expected_flows(errand: Errand, road: Road) -> list[Pattern]:
     if errand.unwatched:
         return []
     implied: list[Pattern] = []
-    if errand.expect is Ending.DROPPED:
+    if errand.expect in BLOCKED:
         common = {"source": road.source, "destination": road.broker, "direction": errand.at[-1].upper(), "l4": "TCP"}
-        implied = [{**common, "event": "drop", "verdict": "DROPPED", "drop_reason": "POLICY_DENIED"}]
+        implied = [{**common, "event": "drop", "verdict": "DROPPED", "drop_reason": BLOCKED[errand.expect]}]
     elif errand.expect in JUDGED:
         implied = [pattern for direction in errand.at for pattern in _judged(errand, road, direction)]
     return [*implied, *errand.flows]
@@ -122,11 +126,11 @@ def flow_problems(errand: Errand, road: Road, flows: Sequence[SeenFlow]) -> list
     judged = [flow for flow in flows if flow.event == "l7"]
     if errand.expect not in JUDGED:
         problems += [f"a proxy has judged it: {flow}" for flow in judged]
-    if errand.expect is not Ending.DROPPED:
+    if errand.expect not in BLOCKED:
         problems += [f"a packet was dropped: {flow}" for flow in flows if flow.event == "drop"]
     refused, served = errand.refused_topics, errand.served_topics
     for flow in judged:
-        is_denial = flow.verdict == "DROPPED"
+        is_denial = flow.verdict == "DROPPED" and flow.api_key not in UNASKED
         if is_denial and (flow.topic in served or not refused):
             problems.append(f"a request was refused: {flow}")
         if not is_denial and flow.topic in refused and flow.api_key == errand.at_key and len(errand.at) == 1:

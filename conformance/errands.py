@@ -12,9 +12,8 @@ from functools import partial
 from conformance import netns
 from conformance.blueprint import Pod
 from conformance.cast import Cast
-from conformance.errand import Ending, Errand, Job
-from conformance.errand_expectation import Road, expected_flows, flow_problems, outcome_problems, own_flows
-from conformance.errors import EnvironmentFailure
+from conformance.errand import Errand, Job
+from conformance.errand_expectation import BLOCKED, Road, expected_flows, flow_problems, outcome_problems, own_flows
 from conformance.flow_log import FlowLog
 from conformance.flow_view import SeenFlow, missing
 from conformance.galaxy import Galaxy
@@ -102,7 +101,7 @@ class Errands:
             raise
         if process.returncode or not out:
             last = complaint.decode("utf-8", "replace").strip()[-COMPLAINT_MAX:]
-            raise EnvironmentFailure(f"the client of {errand} failed: {last}")
+            return Sent(errand, road, tuple(command), Outcome({"": "CRASHED"}, note=last), mark)
         return Sent(errand, road, tuple(command), Outcome.of(out.decode().splitlines()[-1]), mark)
 
     def command(self, errand: Errand, *, repeats: bool = False) -> list[str]:
@@ -117,7 +116,7 @@ class Errands:
             remote=self._cast.remote(errand.broker, errand.family),
             group=errand.group or f"group-{self._groups}",
             client_id=errand.client_id,
-            patience=DROP_PATIENCE if errand.expect is Ending.DROPPED else PATIENCE,
+            patience=DROP_PATIENCE if errand.expect in BLOCKED else PATIENCE,
             repeats=repeats,
         )
         argv = [sys.executable, "-m", "conformance.kafka_client", order.text]

@@ -20,10 +20,11 @@ class Relay:
     def __init__(self, target: Address) -> None:
         self._target = target
         self.ports: list[int] = []
+        self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold of them
 
     async def listen(self, addresses: Sequence[Address]) -> list[asyncio.Server]:
         """Raises OSError."""
-        return [await asyncio.start_server(self._pass_on, host, port) for host, port in addresses]
+        return [await asyncio.start_server(self._begin, host, port) for host, port in addresses]
 
     def listen_in_background(self, address: Address) -> None:
         """The same in a thread of its own, until the process ends. Raises OSError."""
@@ -45,6 +46,11 @@ class Relay:
             raise OSError(f"the relay at {address} does not listen")
         if failed:
             raise failed[0]
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._pass_on(reader, writer))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
