@@ -97,6 +97,8 @@ class Reporter:
 
     def _failed(self, error: ApiError | Unreachable) -> float:
         words = f"this node cannot report what it enforces: {error}"
+        if isinstance(error, ApiError) and error.is_missing:
+            words = f"this node reports nothing: {DEFLECTOR_NODES} is not defined (`deflector crds` prints what it is)"
         if not self.trouble:
             log.warning("%s; policies' condition Enforced is behind until it can", words)
         self.trouble = words

@@ -12,7 +12,7 @@ from agent.cluster.errors import ApiError
 from agent.cluster.resources import CILIUM_NODES, DAEMON_SETS
 
 LABEL: Final = "k8s-app=cilium"  # of Cilium's DaemonSet, whatever it is named and wherever it is
-NAME: Final = "kube-system/cilium"
+PLACE: Final = ("kube-system", "cilium")  # where its own manifests put it, also without that label
 FRESH: Final = timedelta(minutes=10)
 ADVICE: Final = (
     "which enforces these policies itself: remove Cilium first, or say --beside-cilium if it does not run any more"
@@ -21,13 +21,15 @@ ADVICE: Final = (
 
 async def cilium(server: ApiServer, now: datetime) -> str:
     """The sign of Cilium that was found, in words; "" if there is none. Raises ApiError, Unreachable."""
-    for item in await _items(server, LABEL):
-        meta = item["metadata"]
-        return f"this cluster runs Cilium (DaemonSet {meta.get('namespace')}/{meta.get('name')}), {ADVICE}"
     for item in await _items(server):
         meta = item["metadata"]
-        if f"{meta.get('namespace')}/{meta.get('name')}" == NAME:
-            return f"this cluster runs Cilium (DaemonSet {NAME}), {ADVICE}"
+        return f"this cluster runs Cilium (DaemonSet {meta.get('namespace')}/{meta.get('name')}), {ADVICE}"
+    try:
+        await server.get(DAEMON_SETS, *PLACE)
+        return f"this cluster runs Cilium (DaemonSet {'/'.join(PLACE)}), {ADVICE}"
+    except ApiError as error:
+        if not error.is_missing:
+            raise
     try:
         page = json.loads(await server.list_page(CILIUM_NODES, {"limit": "500"}))
     except ApiError as error:
@@ -41,8 +43,8 @@ async def cilium(server: ApiServer, now: datetime) -> str:
     return ""
 
 
-async def _items(server: ApiServer, labels: str = "") -> list[dict[str, Any]]:
-    params = {"limit": "500", **({"labelSelector": labels} if labels else {})}
+async def _items(server: ApiServer) -> list[dict[str, Any]]:
+    params = {"limit": "1", "labelSelector": LABEL}
     found: list[dict[str, Any]] = json.loads(await server.list_page(DAEMON_SETS, params)).get("items") or []
     return found
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agent.cluster.client import ApiServer
 from agent.cluster.list_watch import ListWatch, Query
-from agent.cluster.node_report import from_body
+from agent.cluster.node_report import NodeReport, from_body
 from agent.cluster.resources import Resource
 from agent.operator import watching
 from agent.operator.announcer import Announcer, Note
@@ -51,6 +51,7 @@ class Reign:
         self._endpoints: dict[PodKey, Raw] = {}  # kept whole only for slices
         self._followed = tuple(q for q in watching.QUERIES if q is not watching.SLICES or settings.slices)
         self._troubles: dict[Resource, str] = {}
+        self._strangers: dict[str, NodeReport] = {}  # of a node that we are yet to be told of, or that is gone
         self._told: dict[str, str] = {}  # the last note of each policy
 
     @property
@@ -143,6 +144,9 @@ class Reign:
         if resource.kind in self.rollout.timelines:
             self.rollout.listed(resource.kind)
         if is_news and self.is_complete:
+            for name in self.rollout.fleet.members().keys() - self.holdings.nodes:
+                self._strangers[name] = self.rollout.fleet.members()[name].report
+                self.rollout.fleet.remove(name)
             log.info(
                 "everything is known: %d policies, %d nodes report", len(list(self.rollout)), len(self.rollout.fleet)
             )
@@ -166,6 +170,12 @@ class Reign:
         if report is None:
             log.warning("DeflectorNode %s is not as an agent writes it, and is ignored", key.name)
             return
+        if self.is_complete and key.name not in self.holdings.nodes:
+            self._strangers[key.name] = report
+        else:
+            self._count(report)
+
+    def _count(self, report: NodeReport) -> None:
         concerns_all = self.rollout.changes_counts(report)
         touched = self.rollout.report(report, asyncio.get_running_loop().time())
         if not self.is_complete:
@@ -178,11 +188,14 @@ class Reign:
 
     def _report_gone(self, key: PodKey) -> None:
         self.holdings.reports.pop(key.name, None)
+        self._strangers.pop(key.name, None)
         if self.rollout.fleet.remove(key.name) and self.is_complete:
             self.scribe.look_at_all()
 
     def _node(self, key: PodKey, raw: Raw) -> None:
         self.holdings.nodes.add(key.name)
+        if (report := self._strangers.pop(key.name, None)) is not None:
+            self._count(report)
 
     def _node_gone(self, key: PodKey) -> None:
         """What it has reported counts no more; the report itself is garbage."""

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cluster.errors import ApiError
+from agent.cluster.node_report import report, to_body
 from agent.cluster.resources import CILIUM_ENDPOINTS, CILIUM_IDENTITIES, DEFLECTOR_NODES, NODES, PODS, Resource
 from agent.operator.collector import GarbageTimes
 from agent.operator.garbage import MARK, EndpointGarbage, IdentityGarbage, Labelled, Step, Use
 from policies.objects import PodKey
+from tests.cluster.stage import until
 from tests.operator.town import Town, eventually
 
 EMPIRE, ALLIANCE = ("k8s:org=empire",), ("k8s:org=alliance",)
@@ -135,6 +137,27 @@ async def test_the_report_of_a_node_that_is_gone_goes_too(town: Town) -> None:
         assert await is_there(town, DEFLECTOR_NODES, two.name)
         assert leia.reign is not None
         assert one.name not in leia.reign.rollout.fleet.members()
+
+
+async def test_who_is_no_node_does_not_count(town: Town) -> None:
+    gone = f"{town.prefix}gone"
+    async with town.some_nodes("one") as (one,):
+        async with town.operator():
+            await eventually(lambda: _report_is_there(town, one.name))
+        said = to_body(report(gone, {}, faults=(), problems=()), "2026-01-01T00:00:00Z")
+        await town.api.create(DEFLECTOR_NODES, "", said)
+        try:
+            async with town.operator("han", garbage=GarbageTimes(60, 60, 60)) as han:
+                await until(lambda: han.reign and han.reign.is_complete)
+                assert han.reign is not None
+                members = han.reign.rollout.fleet.members()
+                assert one.name in members
+                assert gone not in members
+                await town.api.create(NODES, "", {"metadata": {"name": gone}})
+                await until(lambda: gone in members)
+        finally:
+            await town.api.delete(NODES, "", gone)
+            await town.api.delete(DEFLECTOR_NODES, "", gone)
 
 
 async def _can_list(town: Town) -> bool:
