@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,9 +149,10 @@ async def _forwarding(process: asyncio.subprocess.Process, target: str) -> int:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """End a process, if it has not ended, and wait for it."""
+    """End a process, if it has not ended, and wait for it; and what it has started, which has its pipes."""
     if process.returncode is None:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
 
 
