@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "kafka_proxy",
         "Judge Kafka requests, as an agent tells (started by it).",
     ),
+    "doctor": ("agent.cli.doctor", "doctor", "Examine this node: what it lacks, what clashes, and a probe pair."),
     "list": ("agent.cli.list", "listing", "List nodes and namespaces that the Hubble API knows of."),
     "observe": ("agent.cli.observe", "observe", "Watch flows: hubble's flags and hubble's output."),
     "operator": ("agent.cli.operator", "operator", "Keep conditions, events and garbage of a whole cluster."),
