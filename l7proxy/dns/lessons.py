@@ -8,9 +8,10 @@ of the node opens, and that are not in force yet. Pure; time is an argument (sec
 
 An address is known until the time that the agent has confirmed, never longer: it keeps an address open at least so
 long, so nobody need tell the proxy what it closes. Where addresses are open to the whole node, what one pod has learned
-is known for all, though not as long, since that pod may go (`SHARED_MAX`); each pod's own time is told all the same,
-and nobody waits for it. While the agent is away nothing is closed, and what was known when it went stays known; what is
-learned meanwhile waits, one lesson for each name and its addresses.
+is known for all; but for `SHARED_MAX` at most, since that pod may go, and somebody else come to its address. Each pod's
+own time is told all the same, and nobody waits for it. While the agent is away nothing is closed, and what was known
+when it went stays known, to whoever has learned it for as long as was confirmed; what is learned meanwhile waits, one
+lesson for each name and its addresses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from policies.ir import FqdnSelector
 # The agent is told a little more than the TTL, so that answers that come again within this time are no news.
 SLACK: Final = 1.0
 KNOWN_MAX: Final = 100_000  # of names of pods; of what is forgotten the next answer waits a moment
-SHARED_MAX: Final = 300  # seconds for others than who learned it; at most what the agent's book grants (ORPHANED_MAX)
+SHARED_MAX: Final = 300  # seconds; at most what the agent's book grants names of a pod that has gone (ORPHANED_MAX)
 TOLD_MAX: Final = 20_000  # answers about other names that are remembered as told
 LESSONS_MAX: Final = 20_000  # without an answer of the agent; beyond that answers are withheld
 TTL_MAX: Final = 0x7FFFFFFF
@@ -97,12 +98,13 @@ class Lessons:
         names = (learned.name, *learned.targets) if self._targets else (learned.name,)
         since = now if self._away_since is None else self._away_since
         known, shared = self._known, self._shared
+        doubts_itself = self._shares and self._away_since is None  # somebody else may have this address now
         new = soon = False
         for name in names:
             for address in learned.addresses:
                 confirmed = known.get((pod, name, address), 0.0)
                 soon |= confirmed < until
-                new |= confirmed <= since and shared.get((name, address), 0.0) <= since
+                new |= shared.get((name, address), 0.0) <= since and (confirmed <= since or doubts_itself)
         if not new and not soon:
             return _NOTHING
         same = self._latest.get(_subject(pod, learned))

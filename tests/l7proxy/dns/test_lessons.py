@@ -74,7 +74,25 @@ def test_a_pod_that_may_have_gone_is_not_believed_for_as_long_as_it_had_learned(
     known(made, learned(ttl=86_400))
     assert made.take(OTHER, learned(), SHARED_MAX - 1.0).waits_for == 0
     assert made.take("10.0.0.4", learned(), SHARED_MAX + 1.0).waits_for != 0
-    assert made.take(POD, learned(), SHARED_MAX + 1.0).waits_for == 0, "it has asked just now"
+    assert made.take(POD, learned(), SHARED_MAX + 1.0).waits_for != 0, "another pod may have its address"
+
+
+def test_who_asks_again_and_again_never_waits_again() -> None:
+    made = lessons()
+    known(made, learned(ttl=86_400))
+    for round_ in range(1, 20):
+        taken = made.take(POD, learned(ttl=86_400), round_ * 200.0)
+        assert taken.lesson is not None
+        assert taken.waits_for == 0
+        made.in_force(taken.lesson.number)
+
+
+def test_while_the_agent_is_away_a_pod_is_believed_for_as_long_as_was_confirmed() -> None:
+    made = lessons()
+    known(made, learned(ttl=86_400))
+    made.away(SHARED_MAX + 1000.0)
+    assert made.take(POD, learned(), SHARED_MAX + 2000.0).waits_for == 0
+    assert made.take(OTHER, learned(), SHARED_MAX + 2000.0).waits_for != 0
 
 
 def test_a_pod_with_two_addresses_is_answered_by_either_while_the_agent_is_away() -> None:
