@@ -189,6 +189,8 @@ class Exchange:
                 self._risk(request, piece)
             elif self._mode is Mode.PASS:
                 self.to_server.append(piece)
+                if self._scope.everything is not None and request.is_read_late:
+                    request.hold(piece)  # for the record of it
             elif self._mode is Mode.GATHER:
                 self._gather(request, piece)
             if not request.left and not self._waits and self._request is request:
@@ -208,7 +210,7 @@ class Exchange:
             self._awaited.optional = expects is None
             self.answers.settle()
             if self._scope.everything is not None:
-                self._witness.allowed(request.head, request.subjects()[0], self._scope.everything)
+                self._witness.allowed(request.head, request.topics(), self._scope.everything)
 
     def _expect(self, request: Request, treatment: Treatment) -> None:
         """The request is forwarded from now on."""

@@ -13,7 +13,7 @@ from l7proxy.kafka.apis import FETCH, PRODUCE, SHARE_FETCH
 from l7proxy.kafka.codec import Message
 from l7proxy.kafka.heads import Head, decode, with_header
 from l7proxy.kafka.scan import Plan, Scan
-from l7proxy.kafka.subjects import Scannable, Subject, scannable, scanned, subjects
+from l7proxy.kafka.subjects import Scannable, Subject, is_of_topics, scannable, scanned, subjects
 from l7proxy.kafka.verdicts import Session, has_session
 from l7proxy.kafka.wire import WireError
 
@@ -74,6 +74,18 @@ class Request:
     def is_scanned(self) -> bool:
         """Whether topics are found as bytes come; otherwise the whole request must be held."""
         return self._scan is not None
+
+    @property
+    def is_read_late(self) -> bool:
+        """Whether it may name topics that are found only in the whole request, which is small enough to be kept."""
+        return self.is_known and self._scan is None and not self.is_large and is_of_topics(self.head.key)
+
+    def topics(self) -> list[Subject]:
+        """Those that it names, for a record; none of a request that cannot be read."""
+        try:
+            return self.subjects()[0]
+        except WireError:
+            return []
 
     def subjects(self) -> tuple[list[Subject], bool]:
         """The topics found so far, and whether these are all."""

@@ -99,6 +99,13 @@ def test_what_a_rule_names_without_a_topic_is_allowed_whatever_it_is_about() -> 
     assert there.topics() == [(ANNOUNCE, OK), (PLANS, OK)]
 
 
+def test_the_topics_of_what_needs_no_judging_are_seen_all_the_same() -> None:
+    there = wire(rule())
+    asked = request(20, 1, {"topic_names": [ANNOUNCE, PLANS], "timeout_ms": 9})
+    assert there.says(asked, 5) == asked
+    assert there.topics() == [(ANNOUNCE, OK), (PLANS, OK)]
+
+
 def test_a_record_says_whose_rule_allowed() -> None:
     there = of_announce()
     there.says(produce(ANNOUNCE))
