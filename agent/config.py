@@ -25,6 +25,7 @@ IDENTITY_SOURCES = ("endpoints", "endpoint-slices", "pods")  # agent.cluster.que
 DEFAULT_CLUSTER = "default"
 CLUSTER_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?")  # Cilium pkg/clustermesh/types, 32 characters
 
+FQDN_ENFORCEMENTS = ("ip", "name", "both")  # policies.compiling.by_name
 FQDN_SHARINGS = ("node", "endpoint")  # agent.names.book.Sharing
 DNS_REJECTIONS = ("refused", "nameError")  # Cilium's words
 
@@ -117,7 +118,7 @@ class Modes:
 
     `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS, `kafka_roles` of KAFKA_ROLES; `node_labels`: nodes
     can be told apart by labels; `identity_labels`: which labels of pods make their identity, in the words of
-    policies.label_filter ("": the default ones).
+    policies.label_filter ("": the default ones); `fqdn_enforcement` is of FQDN_ENFORCEMENTS.
     """
 
     enforcement: str = ENFORCEMENTS[0]
@@ -126,6 +127,7 @@ class Modes:
     node_labels: bool = False
     kafka_roles: str = KAFKA_ROLES[0]
     identity_labels: str = ""
+    fqdn_enforcement: str = FQDN_ENFORCEMENTS[0]
 
     def problem(self) -> str | None:
         """Why these cannot be, or None."""

@@ -13,6 +13,7 @@ from typing import Final
 from agent.config import Modes
 from agent.errors import EnvironmentProblem
 from agent.views.node_view import labels_by_identity
+from policies.compiling.by_name import FqdnEnforcement
 from policies.compiling.compiler import Compiler, CompilerOptions
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
 from policies.compiling.identity import IdentityAllocator
@@ -78,6 +79,7 @@ def compiler_options(modes: Modes) -> CompilerOptions:
         allow_localhost=AllowLocalhost(modes.localhost),
         node_labels=modes.node_labels,
         kafka_roles=KafkaRoles(modes.kafka_roles),
+        fqdn_enforcement=FqdnEnforcement(modes.fqdn_enforcement),
         label_filter=label_filter(modes),
     )
 

@@ -9,7 +9,16 @@ from typing import Any, Final
 
 import click
 
-from agent.config import DEFAULT_BPFFS, DEFAULT_CLUSTER, DEFAULT_RUN_DIR, ENFORCEMENTS, KAFKA_ROLES, LOCALHOSTS, Modes
+from agent.config import (
+    DEFAULT_BPFFS,
+    DEFAULT_CLUSTER,
+    DEFAULT_RUN_DIR,
+    ENFORCEMENTS,
+    FQDN_ENFORCEMENTS,
+    KAFKA_ROLES,
+    LOCALHOSTS,
+    Modes,
+)
 from agent.errors import EnvironmentProblem
 
 run_dir_option = click.option(
@@ -87,6 +96,13 @@ _MODES: Final = (
         metavar="PATTERNS",
         help="Which labels of pods make their identity: patterns as in Cilium, '!' before those to leave out.",
     ),
+    click.option(
+        "--fqdn-enforcement",
+        type=click.Choice(FQDN_ENFORCEMENTS),
+        default=FQDN_ENFORCEMENTS[0],
+        show_default=True,
+        help="What toFQDNs with HTTP rules hold requests to: learned addresses, the name in Host, or both.",
+    ),
 )
 
 
@@ -102,10 +118,17 @@ def modes_options(command: Callable[..., None]) -> Callable[..., None]:
         enable_node_selector_labels: bool,
         kafka_roles: str,
         identity_labels: str,
+        fqdn_enforcement: str,
         **options: Any,
     ) -> None:
         modes = Modes(
-            policy_enforcement, allow_localhost, cluster_name, enable_node_selector_labels, kafka_roles, identity_labels
+            policy_enforcement,
+            allow_localhost,
+            cluster_name,
+            enable_node_selector_labels,
+            kafka_roles,
+            identity_labels,
+            fqdn_enforcement,
         )
         if problem := modes.problem():
             raise EnvironmentProblem(problem)

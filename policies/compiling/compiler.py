@@ -9,9 +9,10 @@ compiled is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policies.compiling.addresses import AddressBook
+from policies.compiling.by_name import FqdnEnforcement
 from policies.compiling.census import Census
 from policies.compiling.cidrs import CidrBook
 from policies.compiling.enforcement import AllowLocalhost, Enforcement
@@ -40,7 +41,8 @@ class CompilerOptions:
     """`node_name`: Node objects and host-network pods of this name are the host; "" leaves that to their addresses.
 
     `ipv4`, `ipv6`: families that the node has; with one of them only, there is one world. `node_labels`: nodes may be
-    selected by their labels (enable-node-selector-labels). `kafka_roles`: which APIs a role of Kafka rules stands for.
+    selected by their labels (enable-node-selector-labels). `kafka_roles`: which APIs a role of Kafka rules stands for;
+    `fqdn_enforcement`: what toFQDNs hold requests to.
     `label_filter`: which labels of pods make their identity, if not as by default.
     """
 
@@ -52,6 +54,7 @@ class CompilerOptions:
     ipv4: bool = True
     ipv6: bool = True
     kafka_roles: KafkaRoles = KafkaRoles.NATIVE
+    fqdn_enforcement: FqdnEnforcement = FqdnEnforcement.IP
     label_filter: LabelFilter | None = None
 
 
@@ -88,7 +91,12 @@ class Compiler:
         self.fqdns = FqdnBook(identities, self._selectors, self._cidrs, is_dual=is_dual)
         self._learned = learned or NoNames()
         self._frontends: frozenset[str] = frozenset()
-        self._places = Places(self._options.cluster, is_dual, kafka_roles=self._options.kafka_roles)
+        self._places = Places(
+            self._options.cluster,
+            is_dual,
+            kafka_roles=self._options.kafka_roles,
+            names=self._options.fqdn_enforcement,
+        )
         self._rulebook = Rulebook(self._sets)
         modes = Modes(self._options.policy_enforcement, self._options.allow_localhost)
         self._groups = GroupBook(self._rulebook, self._names, identities, modes)
@@ -140,8 +148,12 @@ class Compiler:
         looked_up_in = (world.cidr_groups, world.services, world.slices, world.secrets)
         looked_up_before = (before.cidr_groups, before.services, before.slices, before.secrets)
         if any(now is not then for now, then in zip(looked_up_in, looked_up_before, strict=True)):
-            self._places = Places(
-                self._options.cluster, self._places.is_dual, *looked_up_in, kafka_roles=self._options.kafka_roles
+            self._places = replace(
+                self._places,
+                groups=world.cidr_groups,
+                services=world.services,
+                slices=world.slices,
+                secrets=world.secrets,
             )
         labels = {group: self._identities.labels(group) for group in groups}
         self._rulebook.take(world.policies, self._places, labels)

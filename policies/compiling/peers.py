@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from policies.compiling import roles, secret_headers
+from policies.compiling.by_name import FqdnEnforcement
 from policies.compiling.roles import KafkaRoles
 from policies.labels import CIDR_GROUP, CLUSTER_KEY, GROUP_NAME_PREFIX, K8S, NAMESPACE_KEY, RESERVED, Label, fqdn_key
 from policies.objects import CidrGroup, EndpointSlice, PodKey, Secret, Service
@@ -30,7 +31,7 @@ _CLUSTER_ENTITIES: Final = (
 @dataclass(frozen=True, slots=True)
 class Places:
     """What of the world peers are looked up in, and what is the same for all of them: `is_dual`, each family has a
-    world of its own; `kafka_roles`, what roles stand for."""
+    world of its own; `kafka_roles`, what roles stand for; `names`, what toFQDNs hold requests to."""
 
     cluster: str = "default"
     is_dual: bool = True
@@ -39,6 +40,7 @@ class Places:
     slices: Mapping[PodKey, EndpointSlice] = field(default_factory=dict)
     secrets: Mapping[PodKey, Secret] = field(default_factory=dict)
     kafka_roles: KafkaRoles = KafkaRoles.NATIVE
+    names: FqdnEnforcement = FqdnEnforcement.IP
 
     def looked_up(self, clause: Clause) -> Clause:
         """The clause with selectors for peers, and with the values of secrets and the keys of roles in its rules; the

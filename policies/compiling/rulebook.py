@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pyroaring import BitMap
 
+from policies.compiling.by_name import split
 from policies.compiling.peers import Places, is_settled
 from policies.compiling.peersets import PeerSets
 from policies.compiling.selections import SelectorCache
@@ -171,4 +172,7 @@ def _names(found: Clauses) -> tuple[str, ...]:
 
 
 def _found(rule: Rule, places: Places) -> Clauses:
-    return tuple(tuple(map(places.looked_up, rule.clauses(direction))) for direction in Direction)
+    return tuple(
+        tuple(places.looked_up(part) for clause in rule.clauses(direction) for part in split(clause, places.names))
+        for direction in Direction
+    )
