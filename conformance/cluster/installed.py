@@ -35,15 +35,17 @@ class Agent:
     node: str
     image: str
 
-    async def status(self, kubectl: Kubectl) -> dict[str, Any] | None:
-        """What it says of itself, good or not; None while it says nothing. Raises EnvironmentFailure."""
+    async def status(self, kubectl: Kubectl) -> dict[str, Any] | str:
+        """What it says of itself, good or not; or why it says nothing. Raises EnvironmentFailure."""
         words = ("-n", self.namespace, "exec", self.pod, "-c", AGENT_CONTAINER, "--")
-        _, out, _ = await kubectl.outcome(*words, "deflector", "status", "-o", "json")
+        _, out, complaint = await kubectl.outcome(*words, "deflector", "status", "-o", "json")
         try:
             document = json.loads(out)
         except ValueError:
-            return None
-        return document if isinstance(document, dict) else None
+            document = None
+        if isinstance(document, dict):
+            return document
+        return f"'deflector status' gives no answer in pod {self.namespace}/{self.pod}: {complaint or 'no word'}"
 
     async def log(self, kubectl: Kubectl, lines: int) -> list[str]:
         """The end of its log; nothing if that cannot be read."""

@@ -86,8 +86,8 @@ class Policies:
         if undone := "; ".join(_undone(there)):
             return undone
         status = await self.agent.status(self.kubectl)
-        if status is None:
-            return f"'deflector status' gives no answer in pod {self.agent.namespace}/{self.agent.pod}"
+        if isinstance(status, str):
+            return status
         wanted = {_name(raw): str(raw["metadata"]["generation"]) for raw in there}
         spaces = set(self.claim.spaces.values())
         enforced = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -91,12 +91,12 @@ async def _run(suite: Suite, scenarios: tuple[Scenario, ...], target: ClusterTar
         words = dictionary(suite.galaxy, galaxy, claim.spaces)
         played = programme(suite, scenarios, families(galaxy))
         mine = tuple(translated_scenario(scenario, words) for scenario in played.scenarios)
-        show = _Show(translated(suite, words, galaxy), mine, claim, agent)
+        show = _Show(translated(suite, words, galaxy), mine, played.left_out, claim, agent)
         results = await _play(show, target, reporter)
         kernel = await _kernel(kubectl, agent)
         reporter.stage("removing the galaxy")
-    told = tuple(replace(result, left_out=played.left_out[result.name]) for result in results)
-    return Report(suite.name, _versions(server, kernel, agent), time.monotonic() - begun, told, played.omitted)
+    ended = time.monotonic() - begun
+    return Report(suite.name, _versions(server, kernel, agent), ended, tuple(results), played.omitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ class _Show:
 
     suite: Suite
     scenarios: tuple[Scenario, ...]
+    left_out: Mapping[str, tuple[str, ...]]
     claim: Claim
     agent: Agent
 
@@ -120,7 +121,7 @@ async def _play(show: _Show, target: ClusterTarget, reporter: Reporter) -> list[
         stage = Stage(show.suite, ClusterSite(ClusterPlace(show.suite.galaxy), made, policies), log)
         for number, scenario in enumerate(show.scenarios, 1):
             reporter.started(scenario, number, len(show.scenarios))
-            results.append(await stage.play(scenario))
+            results.append(replace(await stage.play(scenario), left_out=show.left_out[scenario.name]))
             reporter.finished(results[-1])
     return results
 
@@ -177,13 +178,19 @@ async def _known(kubectl: Kubectl, agent: Agent, galaxy: Blueprint) -> None:
     deadline = time.monotonic() + ENDPOINT_PATIENCE
     while True:
         status = await agent.status(kubectl)
-        endpoints = {f"{one['namespace']}/{one['name']}" for one in status["endpoints"]} if status else set()
-        if status and status["ready"] and wanted <= endpoints:
+        why_not = status if isinstance(status, str) else _lacking(status, wanted)
+        if not why_not:
             return
         if time.monotonic() > deadline:
-            missing = ", ".join(sorted(wanted - endpoints)) or "; ".join(map(str, status["problems"] if status else ()))
-            raise EnvironmentFailure(f"the agent of node {agent.node} is not ready: it lacks {missing}")
+            raise EnvironmentFailure(f"the agent of node {agent.node} is not ready: {why_not}")
         await asyncio.sleep(POLL)
+
+
+def _lacking(status: Raw, wanted: set[str]) -> str:
+    missing = wanted - {f"{one['namespace']}/{one['name']}" for one in status["endpoints"]}
+    if missing:
+        return f"it does not know {', '.join(sorted(missing))}"
+    return "" if status["ready"] else "; ".join(map(str, status["problems"])) or "it does not say why"
 
 
 async def _kernel(kubectl: Kubectl, agent: Agent) -> str:
