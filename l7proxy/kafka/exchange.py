@@ -49,7 +49,7 @@ class Exchange:
         self.to_server: list[bytes | memoryview] = []
         self.answers = Answers()
         self.is_broken = False  # nothing that is still to be sent makes sense
-        self._known = Knowledge()
+        self._known = Knowledge((connection.server, connection.server_port), post.hearsay)
         self._post = post
         self._witness = Witness(connection, sink, self._known)
         self._partial = b""  # what was fed and cannot be taken yet

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from l7proxy.kafka import schema
+from l7proxy.kafka.knowledge import Hearsay
 from l7proxy.kafka.records import Reason
 from l7proxy.kafka.subjects import is_of_topics
 from policies.ir import KafkaRule, Slot, SlotState
@@ -92,3 +93,4 @@ class Post:
     def __init__(self, judge: Judge, hide_topics: bool = True) -> None:
         self.judge = judge
         self.hide_topics = hide_topics
+        self.hearsay = Hearsay()

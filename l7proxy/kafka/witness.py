@@ -59,7 +59,7 @@ class Witness:
     def _see(
         self, head: Head, topic: Subject, *, code: int = 0, reason: Reason | None = None, origins: Origins = ()
     ) -> None:
-        name = self._known.name(topic) or ""
+        name = self._known.title(topic)
         self._sink.seen(
             AccessRecord(
                 self._connection,

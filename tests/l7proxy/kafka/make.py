@@ -129,7 +129,11 @@ def wire(*rules: KafkaRule, **more: Any) -> Wire:
 
 
 def judged(by: Slot | None) -> Wire:
-    post = Post(Judge(by))
+    return posted(Post(Judge(by)))
+
+
+def posted(post: Post) -> Wire:
+    """A connection that is judged at this post."""
     records: list[AccessRecord] = []
 
     class Sink:

@@ -25,6 +25,7 @@ from tests.l7proxy.kafka.make import (
     answer,
     frames,
     judged,
+    posted,
     read_answer,
     request,
     rule,
@@ -375,6 +376,24 @@ def test_metadata_that_passes_teaches_what_ids_mean() -> None:
     there.answers(brokers((ANNOUNCE, ANNOUNCE_ID)), 5)
     assert there.says(fetch_ids(ANNOUNCE_ID)) == fetch_ids(ANNOUNCE_ID)
     assert there.topics()[-1] == (ANNOUNCE, OK)
+
+
+def test_what_another_connection_was_taught_names_a_topic_in_a_record() -> None:
+    there = wire(rule())
+    there.says(request(METADATA, 12, {"topics": [{"name": ANNOUNCE}]}))
+    there.answers(brokers((ANNOUNCE, ANNOUNCE_ID)))
+    second = posted(there.post)
+    assert second.says(fetch_ids(ANNOUNCE_ID, PLANS_ID)) == fetch_ids(ANNOUNCE_ID, PLANS_ID)
+    assert second.topics() == [(ANNOUNCE, OK), ("", OK)]
+
+
+def test_and_allows_nothing() -> None:
+    there = of_announce()
+    there.says(request(METADATA, 12, {"topics": [{"name": ANNOUNCE}]}))
+    there.answers(brokers((ANNOUNCE, ANNOUNCE_ID)))
+    asked = head(memoryview(posted(there.post).says(fetch_ids(ANNOUNCE_ID))))
+    assert asked is not None
+    assert asked.key == METADATA
 
 
 def test_an_id_that_nobody_knows_is_asked_for_and_the_client_waits() -> None:
