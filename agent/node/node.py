@@ -283,6 +283,7 @@ class Node:
 
     def _on_enforced(self, world: World, node: NodePolicy) -> None:
         self._names.enforced(node)
+        self._proxies.answer_lessons()
         labels = self._labels(node)
         self._view = NodeView(
             self._config.flow_node_name,

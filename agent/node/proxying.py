@@ -68,6 +68,10 @@ class NodeProxies:
             tasks.start(f"proxy of {parser}", proxy.run())
         return AdsProxies(self._consumers, options, on_progress, self._need)
 
+    def answer_lessons(self) -> None:
+        """Names are in force as an earlier agent had left them: who learns may be told so."""
+        self._reports.open()
+
     async def stop(self) -> None:
         """End them all, and leave nothing of theirs behind."""
         await self.envoy.stop()

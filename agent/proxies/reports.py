@@ -44,8 +44,15 @@ class Reports:
     def __init__(self, flows: Flows, learn: Learn) -> None:
         self._flows = flows
         self._learn = learn
-        self._streams: dict[object, tuple[str, Mapping[str, int]]] = {}  # of each: who, and its counters
+        self._is_open = False
+        self._streams: dict[_Stream, tuple[str, Mapping[str, int]]] = {}  # of each: who, and its counters
         self._ended: Counter[tuple[str, str]] = Counter()  # counters of streams that have ended
+
+    def open(self) -> None:
+        """Lessons are answered from now on: all that an earlier agent had opened is in force. Harmless again."""
+        self._is_open = True
+        for stream in self._streams:
+            stream.open()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """To be registered on the server of xds.sock."""
@@ -68,6 +75,8 @@ class Reports:
         await context.send_initial_metadata(())  # whoever waits for an agent has found one
         stream = _Stream(self._flows, self._learn)
         self._streams[stream] = ("", {})
+        if self._is_open:
+            stream.open()
         try:
             async with asyncio.TaskGroup() as group:
                 answering = group.create_task(stream.answer(context))
@@ -88,8 +97,15 @@ class _Stream:
         self._learn = learn
         self._answers = pb.Answers()
         self._due = asyncio.Event()
+        self._is_open = False
         self.proxy = ""
         self.counters: Mapping[str, int] = {}
+
+    def open(self) -> None:
+        """Say, once, that lessons are answered."""
+        if not self._is_open:
+            self._is_open = True
+            self._due.set()
 
     def take(self, batch: pb.Batch) -> None:
         self.proxy = batch.proxy or self.proxy

@@ -4,7 +4,8 @@ of the node opens, and that are not in force yet. Pure; time is an argument (sec
     take        an answer is about to be released   -> what to tell the agent, and whether to wait
     in_force    the agent has opened the addresses  -> known, until they expire as the agent was told
     cannot_be   it will not
-    away, back  the agent is gone, or another one has come
+    away, back  the agent is gone, or another one has come and listens
+    here        and answers: it has put in force what the one before it had
 
 An address is known until the time that the agent has confirmed, never longer: it keeps an address open at least so
 long, so nobody need tell the proxy what it closes. Where addresses are open to the whole node, what one pod has learned
@@ -74,6 +75,7 @@ class Lessons:
     _latest: dict[Subject, Lesson] = field(default_factory=dict)
     _last: int = 0
     _away_since: float | None = None
+    _is_heard: bool = True  # what is taught now is told at once
 
     def __len__(self) -> int:
         """Lessons without an answer."""
@@ -111,7 +113,7 @@ class Lessons:
         if same is not None:
             if same.at + same.seconds >= until:
                 return Taken(None, same.number if new else 0)
-            if self._away_since is not None:  # it has not been heard: it may as well say this
+            if not self._is_heard:  # it may as well say this
                 same.at, same.seconds = now, _seconds(learned.ttl)
                 return Taken(None, same.number if new else 0)
         if len(self._open) >= LESSONS_MAX:
@@ -136,13 +138,18 @@ class Lessons:
 
     def away(self, now: float) -> None:
         """The agent is gone. Harmless the second time."""
+        self._is_heard = False
         if self._away_since is None:
             self._away_since = now
 
     def back(self) -> Sequence[Lesson]:
-        """An agent has come: what it must be told (again)."""
-        self._away_since = None
+        """An agent has come: what it must be told (again). While it starts, it closes nothing."""
+        self._is_heard = True
         return tuple(self._open.values())
+
+    def here(self) -> None:
+        """It answers from now on. Harmless the second time."""
+        self._away_since = None
 
     def _matters(self, learned: Learned) -> bool:
         selected = self._selected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from flows.intake import Packed
 from flows.record import DnsRecord, Judgement, Parsed, ParserVerdict
 from l7proxy.dns.answers import Gist, Learned
 from l7proxy.dns.judge import Decision, Reason
-from l7proxy.dns.lessons import LESSONS_MAX
+from l7proxy.dns.lessons import LESSONS_MAX, SLACK
 from l7proxy.dns.records import AccessRecord
 from policies.ir import DnsRule, FqdnSelector
 from policies.types import Protocol
@@ -49,10 +50,13 @@ class Agent:
     seen: list[Parsed] = field(default_factory=list)
     used: list[tuple[Parsed, int]] = field(default_factory=list)
     told: list[tuple[pb.Learned, Answer]] = field(default_factory=list)
+    starting: bool = False
     reports: Reports = field(init=False)
 
     def __post_init__(self) -> None:
         self.reports = Reports(self, self.learn)
+        if not self.starting:
+            self.reports.open()
 
     def packed(self, packed: Packed) -> None:
         records = packed.unpack()
@@ -191,6 +195,30 @@ async def test_what_was_learned_while_the_agent_was_away_is_told_to_the_next(tmp
             await until(lambda: len(second.told) >= 1 and len(second.seen) == 1)
             assert unanswered is not None
             assert "10.0.0.9" in {one.pod for one, _ in second.told}
+
+
+async def test_what_was_open_stays_known_until_the_next_agent_has_put_it_in_force(tmp_path: Path) -> None:
+    """An agent that starts may be asked for long before it can answer."""
+    first, second = Agent(), Agent(starting=True)
+    async with telling(tmp_path) as reports:
+        early = reports.learned(POD, (learned(ttl=0),))
+        assert early is not None
+        async with first.listening(tmp_path):
+            await until(lambda: len(first.told) == 1)
+            first.told[0][1]([first.told[0][0].number], [])
+            async with asyncio.timeout(BOUND):
+                assert await early
+            lapses = time.monotonic() + 1.0 + SLACK
+        await until(lambda: reports._lessons._away_since is not None)
+        async with second.listening(tmp_path):
+            reports.seen(ASKED)
+            await until(lambda: len(second.seen) == 1)
+            await until(lambda: time.monotonic() > lapses)
+            assert reports.learned(POD, (learned(ttl=0),)) is None, "told, and not waited for"
+            await until(lambda: len(second.told) == 1)
+            second.reports.open()
+            await until(lambda: reports._lessons._away_since is None)
+            assert reports.learned(POD, (learned(ttl=0),)) is not None, "this one may have closed it"
 
 
 async def test_counters_reach_the_agent_and_survive_the_proxy(tmp_path: Path) -> None:

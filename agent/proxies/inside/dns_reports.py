@@ -88,7 +88,8 @@ class DnsReports(Telling):
         return self._with_counters(pb.Batch(dns=self._packed(), learned=map(self._told, lessons)))
 
     def answered(self, in_force: Sequence[int], cannot_be: Sequence[int]) -> None:
-        """What has become of lessons."""
+        """What has become of lessons; of none, when an agent begins to answer."""
+        self._lessons.here()
         for number in in_force:
             self._lessons.in_force(number)
             self._settle(number, True)

@@ -29,7 +29,7 @@ class Source(Protocol):
         """The next batch; None if nothing waits."""
 
     def answered(self, in_force: Sequence[int], cannot_be: Sequence[int]) -> None:
-        """What has become of lessons."""
+        """What has become of lessons. The agent's first word, of none perhaps, says that it answers from now on."""
 
     def away(self) -> None:
         """The agent is gone, or not there yet."""

@@ -143,6 +143,7 @@ def test_while_the_agent_is_away_what_was_known_stays_known() -> None:
     assert made.take(POD, learned(A1), 1000.0).waits_for == 0
     assert made.take(POD, learned(A2), 1000.0).waits_for != 0, "nobody is there to open it"
     told = made.back()
+    made.here()
     assert [(one.learned.addresses, one.at) for one in told] == [((A1,), 1000.0), ((A2,), 1000.0)]
     assert made.take(POD, learned(A1), 1000.1).waits_for == told[0].number, "the new agent may have closed it"
 
@@ -175,14 +176,14 @@ def test_lessons_are_bounded_and_whoever_comes_then_cannot_be_answered() -> None
 
 
 steps = st.tuples(
-    st.sampled_from(["ask", "answer", "refuse", "away", "back", "pass"]), st.integers(0, 3), st.integers(0, 40)
+    st.sampled_from(["ask", "answer", "refuse", "away", "back", "here", "pass"]), st.integers(0, 3), st.integers(0, 40)
 )
 
 
 @given(st.lists(steps, max_size=60))
 def test_no_answer_is_released_whose_addresses_the_agent_may_have_closed(story: list[tuple[str, int, int]]) -> None:
     """Whatever happens: an address that need not wait was confirmed for now, or when the agent went."""
-    made, now, away = lessons(), 0.0, None
+    made, now, away, is_heard = lessons(), 0.0, None, True
     confirmed: dict[bytes, float] = {}
     waiting: dict[int, tuple[bytes, ...]] = {}
     until: dict[int, float] = {}
@@ -198,7 +199,9 @@ def test_no_answer_is_released_whose_addresses_the_agent_may_have_closed(story: 
                 else:
                     assert taken.waits_for in waiting
                 until = {lesson.number: lesson.at + lesson.seconds for lesson in made._open.values()}
-            case "answer" | "refuse" if away is None and waiting:
+            case "answer" | "refuse" if is_heard and waiting:
+                made.here()
+                away = None
                 chosen = sorted(waiting)[number % len(waiting)]
                 if step == "answer":
                     (one,) = waiting[chosen]
@@ -209,9 +212,12 @@ def test_no_answer_is_released_whose_addresses_the_agent_may_have_closed(story: 
                 del waiting[chosen]
             case "away":
                 made.away(now)
-                away = now if away is None else away
+                away, is_heard = now if away is None else away, False
             case "back":
                 made.back()
+                is_heard = True
+            case "here" if is_heard:
+                made.here()
                 away = None
             case "pass":
                 now += number
