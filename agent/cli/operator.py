@@ -49,11 +49,36 @@ server, election, garbage, webhook = (
 )
 @election("--namespace", default="kube-system", show_default=True, help="Where the lease is.")
 @election("--identity", default=platform.node, help="Name of this candidate.  [default: the host name]")
-@election("--leader-election-lease-duration", "duration", type=Seconds(), default="15s", show_default=True)
-@election("--leader-election-renew-deadline", "renew", type=Seconds(), default="10s", show_default=True)
-@election("--leader-election-retry-period", "retry", type=Seconds(), default="2s", show_default=True)
+@election(
+    "--leader-election-lease-duration",
+    "duration",
+    type=Seconds(),
+    default="15s",
+    show_default=True,
+    help="Others wait so long for a silent leader.",
+)
+@election(
+    "--leader-election-renew-deadline",
+    "renew",
+    type=Seconds(),
+    default="10s",
+    show_default=True,
+    help="A leader that cannot renew stops after that.",
+)
+@election(
+    "--leader-election-retry-period",
+    "retry",
+    type=Seconds(),
+    default="2s",
+    show_default=True,
+    help="Between looks at the lease.",
+)
 @garbage(
-    "--identity-gc-interval", type=Seconds(), default="15m", show_default=True, help="Between looks at identities."
+    "--identity-gc-interval",
+    type=Seconds(),
+    default="15m",
+    show_default=True,
+    help="Between looks at identities, at most.",
 )
 @garbage(
     "--identity-heartbeat-timeout",

@@ -28,7 +28,7 @@ from agent.operator.injection import Injection
 from agent.operator.settings import WebhookSettings
 from agent.operator.webhook import Certificate, Webhook
 from flows.rpc.tls import TlsFiles
-from tests.operator.town import Town, eventually, policy
+from tests.operator.town import Town, eventually, free_port, policy
 
 NAME = "deflector-webhook.hoth.svc"
 NOW = datetime.now(UTC)
@@ -104,7 +104,7 @@ def trusting(authority: bytes) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def serving(certificate: Certificate) -> AsyncIterator[Webhook]:
-    made = Webhook(_free_port(), certificate)
+    made = Webhook(free_port(), certificate)
     await made.start()
     try:
         yield made
@@ -258,7 +258,7 @@ async def test_a_real_api_server_asks_us_and_prints_what_we_say(town: Town, tmp_
         pytest.skip("only real servers ask webhooks")
     name = f"deflector-{town.namespace}"
     files = written(tmp_path, issued := issue(("localhost",), "leia", NOW))
-    settings = WebhookSettings(_free_port(), configuration=name, certificate=files.certificate, key=files.key)
+    settings = WebhookSettings(free_port(), configuration=name, certificate=files.certificate, key=files.key)
     async with town.operator(webhook=settings) as leia:
         assert leia.webhook is not None
         body = configuration(name, settings.port)
@@ -285,11 +285,3 @@ async def _refused(town: Town) -> bool:
         return "bad regular expression" in str(error)
     await town.api.delete(CILIUM_POLICIES, town.namespace, "probe")
     return False
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
@@ -20,10 +21,14 @@ from agent.cluster.resources import CILIUM_POLICIES, LEASES
 from agent.operator.election import LEASE, Election
 from agent.operator.pen import NotLeading, Pen
 from tests.cluster.stage import until
-from tests.operator.town import FAST, Town, eventually, policy
+from tests.operator.town import FAST, Town, eventually, free_port, policy
 
 DEFLECTOR = Path(sys.executable).parent / "deflector"
-QUICK = ("--leader-election-lease-duration=1500ms", "--leader-election-renew-deadline=1s")
+QUICK = (
+    "--leader-election-lease-duration=1500ms",
+    "--leader-election-renew-deadline=1s",
+    "--leader-election-retry-period=200ms",
+)
 
 
 async def holder(town: Town) -> str:
@@ -38,7 +43,7 @@ async def test_one_leads_and_gives_the_lease_back_when_it_goes(town: Town) -> No
     async with town.operator("leia") as leia:
         await until(lambda: leia.election.is_leading)
         async with town.operator("han") as han:
-            await asyncio.sleep(0.5)
+            await until(lambda: han.election.leader == "leia")  # he has looked
             assert not han.election.is_leading
             assert han.reign is None
             assert await holder(town) == "leia"
@@ -112,7 +117,7 @@ async def test_who_is_cut_off_stops_before_another_may_start(town: Town) -> None
 
 
 @asynccontextmanager
-async def process(town: Town, folder: Path, identity: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(town: Town, folder: Path, identity: str, *more: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`deflector operator` as a process of its own."""
     config = folder / "kubeconfig"
     access = town.api.access
@@ -130,7 +135,7 @@ async def process(town: Town, folder: Path, identity: str) -> AsyncIterator[asyn
     about = ("--kubeconfig", str(config), "--namespace", town.namespace, "--identity", identity, "--install-crds")
     with (folder / f"{identity}.log").open("ab") as log:
         made = await asyncio.create_subprocess_exec(
-            str(DEFLECTOR), "operator", *about, *QUICK, "--leader-election-retry-period=200ms", stdout=log, stderr=log
+            str(DEFLECTOR), "operator", *about, *QUICK, *more, stdout=log, stderr=log
         )
     try:
         yield made
@@ -143,11 +148,15 @@ async def process(town: Town, folder: Path, identity: str) -> AsyncIterator[asyn
 async def test_when_the_leader_is_killed_another_goes_on(town: Town, tmp_path: Path) -> None:
     async with process(town, tmp_path, "leia") as leia:
         await eventually(lambda: _held_by(town, "leia"), 20)
-        async with process(town, tmp_path, "han") as han, town.some_nodes("one") as (one,):
+        page = f"127.0.0.1:{free_port()}"
+        async with (
+            process(town, tmp_path, "han", "--metrics-listen-address", page) as han,
+            town.some_nodes("one") as (one,),
+        ):
             made = await town.apply(policy("rule1"))
             one.realise(made)
             await town.until("rule1", "Enforced", lambda c: c["status"] == "True", 20)
-            await asyncio.sleep(2.0)  # han is there and has looked
+            await eventually(lambda: _is_ready(page), 20)  # han is there and has looked
             os.kill(leia.pid, signal.SIGKILL)
             edited = await town.apply(policy("rule1", "["))
             await town.until("rule1", "Valid", lambda c: c["status"] == "False", 15)
@@ -159,6 +168,14 @@ async def test_when_the_leader_is_killed_another_goes_on(town: Town, tmp_path: P
     words = (tmp_path / "han.log").read_text()
     assert "Traceback" not in words
     assert "leading as han_" in words
+
+
+async def _is_ready(page: str) -> bool:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"http://{page}/readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
 
 
 async def _held_by(town: Town, name: str) -> bool:
