@@ -42,7 +42,7 @@ class Kubelet:
     def __init__(self, api: ApiServer, made: Galaxy, node_name: str) -> None:
         self._api, self._made, self._node_name = api, made, node_name
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._served: set[str] = set()
+        self._served: dict[str, Service] = {}
         self.seen_images: set[str] = set()
 
     async def run(self) -> None:
@@ -96,12 +96,9 @@ class Kubelet:
             for endpoint in made["endpoints"]:
                 endpoint["targetRef"]["namespace"] = meta["namespace"]
             await self._api.create(ENDPOINT_SLICES, meta["namespace"], made)
-        self._proxy(service)
-        self._served.add(meta["uid"])
-
-    def _proxy(self, service: Service) -> None:
+        self._served[meta["uid"]] = service
         inside = netns.inside(self._made.namespace(NODE), ["nft", "-f", "-"])
-        netns.tool(inside, ruleset([service]))
+        netns.tool(inside, ruleset(self._served.values()))
 
     async def _host(self, raw: Raw) -> None:
         meta = raw["metadata"]
