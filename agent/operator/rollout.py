@@ -41,14 +41,16 @@ Raw = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A policy as it is now. `since`: moment of its kind; `seen`: by our clock, None if that was before we looked."""
+    """A policy as it is now. `since`: moment of its kind; `noticed`: by our clock; `is_fresh`: it came to be then, and
+    was not there before we looked."""
 
     key: ObjectKey
     uid: str
     generation: int
     version: str
     since: int
-    seen: float | None
+    noticed: float
+    is_fresh: bool
     findings: tuple[Condition, Reading]
     conditions: Mapping[str, Raw]
     worst: Worst | None = None
@@ -97,8 +99,7 @@ class Rollout:
             return name
         self._differs.pop(name, None)
         since = self.timelines[kind].change(name, version)
-        seen = now if kind in self._listed else None
-        found = (key, uid, generation, version, since, seen)
+        found = (key, uid, generation, version, since, now, kind in self._listed)
         self._policies[name] = Followed(*found, _judge(raw, generation), conditions)
         self._open[kind].add(name)
         self._catch_up(kind, now)
@@ -145,12 +146,11 @@ class Rollout:
             self._open[policy.key.kind].discard(name)
             return policy.valid, refused(policy.generation)
         tally = self.fleet.tally(name, policy.key.kind, policy.since, now)
-        waited = now - policy.seen if policy.seen is not None else LATE_SECONDS
         if tally.nodes and tally.enforced == tally.nodes:
             self._open[policy.key.kind].discard(name)
         else:
             self._open[policy.key.kind].add(name)
-        return policy.valid, enforcement(tally, policy.worst, waited, policy.generation)
+        return policy.valid, enforcement(tally, policy.worst, now - policy.noticed, policy.generation)
 
     def due(self, name: str, now: float) -> float | None:
         """When its status has to be written, or looked at: a moment of the clock. None if it says what it should."""
@@ -166,7 +166,7 @@ class Rollout:
         told = has.get(ENFORCED)
         if told is None or told.generation != policy.generation or not is_told(valid, has.get(VALID)):
             is_final = enforced.status == "True" or enforced.reason in ("Refused", "NoNodes")
-            return first if is_final else (first if policy.seen is None else policy.seen) + SETTLE_SECONDS
+            return first if is_final else policy.noticed + SETTLE_SECONDS
         if told.gist != enforced.gist and enforced.status != "Unknown":
             is_news = told.status != "True" or name in self.fleet.faulty()
             return first if is_news else first + COUNT_SECONDS
@@ -175,9 +175,9 @@ class Rollout:
     def next_look(self, name: str, now: float) -> float | None:
         """When a policy that nodes are under way with will be late."""
         policy = self._policies[name]
-        if policy.seen is None or name not in self._open[policy.key.kind] or now >= policy.seen + LATE_SECONDS:
+        if name not in self._open[policy.key.kind] or now >= policy.noticed + LATE_SECONDS:
             return None
-        return policy.seen + LATE_SECONDS
+        return policy.noticed + LATE_SECONDS
 
     def raw_conditions(self, name: str, now: float, stamp: str) -> list[Raw]:
         """The conditions to write. `stamp`: the time, RFC 3339."""
@@ -198,8 +198,8 @@ class Rollout:
         policy = self._policies[name]
         if not (had is None or had < policy.since) or reached < policy.since:
             return False
-        if policy.seen is not None and had is not None:
-            seconds = max(0.0, now - policy.seen - member.report.held)
+        if policy.is_fresh and had is not None:
+            seconds = max(0.0, now - policy.noticed - member.report.held)
             if policy.worst is None or seconds > policy.worst.seconds:
                 self._policies[name] = replace(policy, worst=Worst(seconds, member.report.node))
         return True

@@ -108,6 +108,8 @@ def test_where_we_come_late_the_state_of_now_is_known_and_that_before_is_not() -
     story = Story("a", "b")
     story.hear("one")
     story.hear("two", {key("a"): story.versions[key("a")]})
+    assert story.says("a") == ("Unknown", "1 of 2 nodes")
+    story.now = 5.0
     assert story.says("a") == ("False", "1 of 2 nodes; not yet: two")
     assert story.says("b")[0] == "False"
 

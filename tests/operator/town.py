@@ -31,7 +31,7 @@ from agent.operator.settings import OperatorSettings
 from policies.objects import ObjectKey
 from tests.cluster.stage import Cluster, a_cluster
 
-FAST = Timing(duration=1.0, renew=0.7, retry=0.2)
+FAST = Timing(duration=2.0, renew=1.5, retry=0.2)
 POLICIES = (CILIUM_POLICIES, CILIUM_CLUSTER_POLICIES, NETWORK_POLICIES)
 Raw = dict[str, Any]
 
