@@ -116,9 +116,10 @@ class RunDir:
 class Modes:
     """How policy is meant, whatever the policies say.
 
-    `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS, `kafka_roles` of KAFKA_ROLES; `node_labels`: nodes
-    can be told apart by labels; `identity_labels`: which labels of pods make their identity, in the words of
-    policies.label_filter ("": the default ones); `fqdn_enforcement` is of FQDN_ENFORCEMENTS.
+    `enforcement` and `localhost` are of ENFORCEMENTS and LOCALHOSTS, `kafka_roles` of KAFKA_ROLES; `kafka_hide_topics`:
+    who asks for all topics hears of the allowed ones; `node_labels`: nodes can be told apart by labels;
+    `identity_labels`: which labels of pods make their identity, in the words of policies.label_filter ("": the default
+    ones); `fqdn_enforcement` is of FQDN_ENFORCEMENTS.
     """
 
     enforcement: str = ENFORCEMENTS[0]
@@ -126,6 +127,7 @@ class Modes:
     cluster: str = DEFAULT_CLUSTER
     node_labels: bool = False
     kafka_roles: str = KAFKA_ROLES[0]
+    kafka_hide_topics: bool = True
     identity_labels: str = ""
     fqdn_enforcement: str = FQDN_ENFORCEMENTS[0]
 

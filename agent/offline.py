@@ -68,7 +68,7 @@ def compile_offline(
         local = {key: number for number, key in enumerate(pods, _FIRST_ENDPOINT)}
     compiled = Compiler(identities, compiler_options(modes)).compile(world, local, host, 1)
     node, _ = assign(compiled.node, SlotBook())
-    return Scene(node, world, labels_by_identity(identities, node)), compiled.errors
+    return Scene(node, world, labels_by_identity(identities, node), modes.kafka_hide_topics), compiled.errors
 
 
 def compiler_options(modes: Modes) -> CompilerOptions:

@@ -41,6 +41,9 @@ TOPIC_KEYS: Final = frozenset(
     )
 )
 
+# Those of them that may ask for all topics, and whose answer then lists topics: it is cut down to the allowed ones.
+LISTING_KEYS: Final = frozenset((3, 9, 75, 90))
+
 # The last version of each API, by its number, that can be read: of a later one nobody knows the topics.
 _LAST: Final = (
     *(13, 18, 11, 13, 7, 4, 8, 3, 10, 10, 6, 9, 4, 5, 5, 6, 5, 1, 4, 7, 6, 2, 6, 4, 5, 4, 5, 2, 5, 3, 3, 3, 4, 2),

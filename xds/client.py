@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -19,8 +19,9 @@ import grpc
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 from policies.ir import Listening
-from xds.l7 import DNS_PROXY, DnsNode, read_dns_options, read_listener
-from xds.resources import DNS_OPTIONS, LISTENER
+from xds.l7 import DNS_PROXY, KAFKA_PROXY, DnsNode, read_dns_options, read_kafka_options, read_listener
+from xds.options import KafkaSettings
+from xds.resources import DNS_OPTIONS, KAFKA_OPTIONS, LISTENER
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ CHANNEL: Final = (
 ENDED: Final = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 CLAIMED: Final = "claimed"  # the version of what was held before the stream; the server tells it again, or that it went
 INVALID_ARGUMENT: Final = 3  # google.rpc.Code
+_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {DNS_PROXY: (DNS_OPTIONS,), KAFKA_PROXY: (KAFKA_OPTIONS,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Told:
 
     listening: tuple[Listening, ...] = ()
     dns: DnsNode = field(default_factory=DnsNode)
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
 
 
 Apply: TypeAlias = Callable[[Told], Awaitable[None]]  # ValueError: it cannot be, and nothing has changed
@@ -56,16 +59,20 @@ class _World:
     slots: Mapping[str, Listening] = field(default_factory=dict)
     bodies: Mapping[str, bytes] = field(default_factory=dict)  # of slots
     dns: DnsNode = field(default_factory=DnsNode)
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)
 
     @property
     def told(self) -> Told:
-        return Told(tuple(self.slots[name] for name in sorted(self.slots)), self.dns)
+        return Told(tuple(self.slots[name] for name in sorted(self.slots)), self.dns, self.kafka)
 
     def after(self, response: DeltaDiscoveryResponse) -> _World:
         """The world that the response makes of this one; ValueError names what cannot be read."""
         if response.type_url == DNS_OPTIONS:
             last = [_read(read_dns_options, one.name, one.resource.value) for one in response.resources]
-            return _World(self.slots, self.bodies, last[-1] if last else DnsNode())
+            return replace(self, dns=last[-1] if last else DnsNode())
+        if response.type_url == KAFKA_OPTIONS:
+            told = [_read(read_kafka_options, one.name, one.resource.value) for one in response.resources]
+            return replace(self, kafka=told[-1] if told else KafkaSettings())
         slots, bodies = dict(self.slots), dict(self.bodies)
         for name in response.removed_resources:
             slots.pop(name, None)
@@ -74,7 +81,7 @@ class _World:
             if bodies.get(one.name) != one.resource.value:
                 slots[one.name] = _read(read_listener, one.name, one.resource.value)
                 bodies[one.name] = one.resource.value
-        return _World(slots, bodies, self.dns)
+        return replace(self, slots=slots, bodies=bodies)
 
 
 class AdsClient:
@@ -88,9 +95,9 @@ class AdsClient:
         self._node_id = node_id
         self._consumer = consumer
         self._apply = apply
-        self._types = (DNS_OPTIONS, LISTENER) if consumer == DNS_PROXY else (LISTENER,)
+        self._types = (*_OPTIONS[consumer], LISTENER)
         had = holds or Told()
-        self._world = _World({one.slot.name: one for one in had.listening}, {}, had.dns)
+        self._world = _World({one.slot.name: one for one in had.listening}, {}, had.dns, had.kafka)
         self._failures = 0
         self.is_connected = False
         self.acks = self.nacks = 0

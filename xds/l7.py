@@ -19,9 +19,9 @@ from google.protobuf.message import DecodeError
 
 from policies.ir import DnsRule, FqdnSelector, KafkaRule, L7Parser, Listening, RuleSet, Slot, SlotState
 from policies.types import PORT_MAX, Direction, Origin, PortRange, Protocol
-from xds.options import DnsSettings
+from xds.options import DnsSettings, KafkaSettings
 from xds.protos.deflector.l7.v1 import filters_pb2 as pb
-from xds.resources import DNS_OPTIONS, LISTENER, TYPE_PREFIX, Resource, pack, resource
+from xds.resources import DNS_OPTIONS, KAFKA_OPTIONS, LISTENER, TYPE_PREFIX, Resource, pack, resource
 
 # Who asks, by the cluster of its node (xds.bootstrap has Envoy's).
 DNS_PROXY: Final = "dns-proxy"
@@ -29,6 +29,7 @@ KAFKA_PROXY: Final = "kafka-proxy"
 PARSERS: Final[Mapping[str, L7Parser]] = {DNS_PROXY: L7Parser.DNS, KAFKA_PROXY: L7Parser.KAFKA}
 
 DNS_OPTIONS_NAME: Final = "dns"
+KAFKA_OPTIONS_NAME: Final = "kafka"
 DNS_FILTER: Final = TYPE_PREFIX + pb.DnsFilter.DESCRIPTOR.full_name
 KAFKA_FILTER: Final = TYPE_PREFIX + pb.KafkaFilter.DESCRIPTOR.full_name
 
@@ -120,6 +121,20 @@ def read_dns_options(body: bytes) -> DnsNode:
         by_endpoint=message.by_endpoint,
     )
     return DnsNode(settings, tuple(FqdnSelector(one.name, one.pattern) for one in message.selectors))
+
+
+def kafka_options(settings: KafkaSettings) -> Resource:
+    """The one resource of its type."""
+    return resource(KAFKA_OPTIONS, pb.KafkaOptions(name=KAFKA_OPTIONS_NAME, show_topics=not settings.hide_topics))
+
+
+def read_kafka_options(body: bytes) -> KafkaSettings:
+    """The reverse; ValueError for what is none."""
+    try:
+        message = pb.KafkaOptions.FromString(body)
+    except DecodeError as failed:
+        raise ValueError(f"are no options of Kafka: {failed}") from None
+    return KafkaSettings(hide_topics=not message.show_topics)
 
 
 def _address(host: str, port: int, protocol: Protocol) -> Address:

@@ -13,7 +13,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from xds.client import Told
-from xds.l7 import DnsNode, dns_options, l7_listener, read_dns_options, read_listener
+from xds.l7 import DnsNode, dns_options, kafka_options, l7_listener, read_dns_options, read_kafka_options, read_listener
 from xds.protos.deflector.l7.v1 import filters_pb2 as pb
 
 
@@ -38,7 +38,8 @@ def save(path: Path, told: Told) -> None:
 def packed(told: Told) -> bytes:
     """As bytes, for a file or another worker."""
     listeners = [l7_listener(one.slot, one.port, ipv6=True).body for one in told.listening]
-    return pb.LastTold(listeners=listeners, dns_options=dns_options(told.dns).body).SerializeToString()
+    options = {"dns_options": dns_options(told.dns).body, "kafka_options": kafka_options(told.kafka).body}
+    return pb.LastTold(listeners=listeners, **options).SerializeToString()
 
 
 def unpacked(content: bytes) -> Told:
@@ -48,4 +49,4 @@ def unpacked(content: bytes) -> Told:
     except DecodeError as error:
         raise ValueError(str(error)) from None
     dns = read_dns_options(stored.dns_options) if stored.dns_options else DnsNode()
-    return Told(tuple(map(read_listener, stored.listeners)), dns)
+    return Told(tuple(map(read_listener, stored.listeners)), dns, read_kafka_options(stored.kafka_options))

@@ -36,6 +36,14 @@ class DnsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """What holds for all Kafka slots of a node. `hide_topics`: who asks for all topics hears of those that a rule
+    allows, as brokers do it; without it, of all."""
+
+    hide_topics: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """`reuse_port`: bpf_sk_assign needs kernel 6.6 for SO_REUSEPORT sockets. `ipv6`: listen on [::] as well.
     `log_flush_ms`: how long Envoy may hold an access log entry back."""
@@ -46,3 +54,4 @@ class Options:
     access_log_cluster: str = "access_log"
     log_flush_ms: int = 50
     dns: DnsSettings = DnsSettings()
+    kafka: KafkaSettings = field(default_factory=KafkaSettings)

@@ -20,12 +20,13 @@ LISTENER = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
 ROUTES = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
 FILTER = TYPE_PREFIX + "envoy.config.core.v3.TypedExtensionConfig"
 DNS_OPTIONS = TYPE_PREFIX + "deflector.l7.v1.DnsOptions"
+KAFKA_OPTIONS = TYPE_PREFIX + "deflector.l7.v1.KafkaOptions"
 
 # What a resource refers to is told before it: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol
 # ("Eventual consistency considerations": CDS, EDS, LDS, RDS). A filter is referred to by its listener but is told
 # after it: Envoy subscribes to the filter only when it knows the listener, and keeps the listener warming until then.
 # What holds for all slots of one of our proxies is told before the slots.
-TYPE_ORDER: tuple[str, ...] = (CLUSTER, ENDPOINTS, DNS_OPTIONS, LISTENER, ROUTES, FILTER)
+TYPE_ORDER: tuple[str, ...] = (CLUSTER, ENDPOINTS, DNS_OPTIONS, KAFKA_OPTIONS, LISTENER, ROUTES, FILTER)
 
 # State-of-the-world responses of these types are the whole world: what is absent is removed (same page, "Knowing when
 # a requested resource does not exist"). Of the other types a response may carry a part.

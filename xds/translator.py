@@ -14,7 +14,7 @@ from policies import ir
 from policies.ir import L7Parser
 from xds.clusters import original_destinations
 from xds.filters.rbac import filter_resource
-from xds.l7 import DnsNode, dns_options, l7_listener
+from xds.l7 import DnsNode, dns_options, kafka_options, l7_listener
 from xds.listeners import listener_resource
 from xds.options import DEFAULT_MARKS, Marks, Options
 from xds.resources import Resource, ResourceTable, TranslationError
@@ -60,6 +60,8 @@ class Translator:
     def _of_the_node(self, node: ir.NodePolicy) -> Iterator[Resource]:
         if self._parser is L7Parser.DNS:
             yield dns_options(DnsNode(self._options.dns, node.fqdn_selectors))
+        elif self._parser is L7Parser.KAFKA:
+            yield kafka_options(self._options.kafka)
 
     def _made_of(self, given: Input) -> tuple[Resource, ...]:
         last = self._last.get(given[0].name)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from policies.judging.requests import Request
     from policies.types import Protocol
 
+ALL_TOPICS: Final = "*"
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OPTIONS: Final = (
     click.option("--method", help="Ask for an HTTP request with this method.  [default: GET]"),
@@ -26,7 +27,7 @@ _OPTIONS: Final = (
     ),
     click.option("--dns", metavar="NAME", help="Ask for a DNS query of this name."),
     click.option("--kafka-api", metavar="API", help="Ask for a Kafka request: produce, fetch ...  [default: produce]"),
-    click.option("--kafka-topic", "topics", multiple=True, help="... of this topic; may be repeated."),
+    click.option("--kafka-topic", "topics", multiple=True, help="... of this topic, or '*' for all; may be repeated."),
     click.option("--kafka-client-id", help="... by a client that calls itself so."),
     click.option(
         "--kafka-version", type=click.IntRange(0, 32767), help="... of this version.  [default: the latest known]"
@@ -95,7 +96,10 @@ class AskedOptions:
             known = ", ".join(list(KEYS)[:3])
             raise click.UsageError(f"--kafka-api {self.kafka_api!r} is none of Kafka's APIs ({known} ...)")
         version = last_version(key) if self.kafka_version is None else self.kafka_version
-        return KafkaRequest(key, version, self.kafka_client_id or "", self.topics)
+        named = tuple(topic for topic in self.topics if topic != ALL_TOPICS)
+        if named and len(named) < len(self.topics):
+            raise click.UsageError(f"--kafka-topic {ALL_TOPICS} asks for all topics: name no others beside it")
+        return KafkaRequest(key, version, self.kafka_client_id or "", named, is_of_all=bool(self.topics) and not named)
 
 
 def asked_options(command: Callable[..., None]) -> Callable[..., None]:

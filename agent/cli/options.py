@@ -90,6 +90,12 @@ _MODES: Final = (
         help="What a role of Kafka rules stands for: the APIs that clients of today need (native), or Cilium's lists.",
     ),
     click.option(
+        "--kafka-hide-topics/--kafka-show-topics",
+        default=True,
+        show_default=True,
+        help="Whether a client that asks for all topics hears of those only that a rule allows.",
+    ),
+    click.option(
         "--identity-labels",
         "--labels",
         default="",
@@ -117,6 +123,7 @@ def modes_options(command: Callable[..., None]) -> Callable[..., None]:
         cluster_name: str,
         enable_node_selector_labels: bool,
         kafka_roles: str,
+        kafka_hide_topics: bool,
         identity_labels: str,
         fqdn_enforcement: str,
         **options: Any,
@@ -127,6 +134,7 @@ def modes_options(command: Callable[..., None]) -> Callable[..., None]:
             cluster_name,
             enable_node_selector_labels,
             kafka_roles,
+            kafka_hide_topics,
             identity_labels,
             fqdn_enforcement,
         )

@@ -31,12 +31,12 @@ class PortAndProtocol(click.ParamType[tuple[int, str]]):
 
 @click.command(
     epilog="""\b
-Examples:
-  deflector policy explain --manifests DIR --from default/xwing --to default/deathstar --port 80/TCP \\
-    --method PUT --path /v1/exhaust-port
-  deflector policy explain --manifests DIR --from mediabot --to kube-system/kube-dns --port 53/UDP --dns api.github.com
-  deflector policy explain --manifests DIR --from empire-outpost --to kafka --port 9092/TCP \\
-    --kafka-api fetch --kafka-topic deathstar-plans
+Example: deflector policy explain --manifests DIR --from default/xwing --to default/deathstar --port 80/TCP \\
+           --method PUT --path /v1/exhaust-port
+         deflector policy explain --manifests DIR --from mediabot --to kube-system/kube-dns --port 53/UDP \\
+           --dns api.github.com
+         deflector policy explain --manifests DIR --from empire-outpost --to kafka --port 9092/TCP \\
+           --kafka-api fetch --kafka-topic deathstar-plans
 """,
 )
 @manifests_option(required=True)

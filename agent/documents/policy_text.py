@@ -67,7 +67,8 @@ def _asked(asked: Asked) -> str:
         case NameQuery():
             return f"DNS {asked.name}"
         case KafkaRequest():
-            topics = f" of {', '.join(topic or 'an unknown topic' for topic in asked.topics)}" if asked.topics else ""
+            named = ", ".join(topic or "an unknown topic" for topic in asked.topics)
+            topics = " of all topics" if asked.is_of_all else f" of {named}" if named else ""
             client = f" by {asked.client_id}" if asked.client_id else ""
             return f"Kafka {api_of(asked.api_key)} version {asked.api_version}{topics}{client}"
 
@@ -113,6 +114,8 @@ def _l7_reason(l7: L7) -> str:
             return f"Envoy answers {status} by itself: {what}"
         case L7Verdict.NOT_ASKED:
             return f"requests are judged by {reasons.counted(l7.rules)}: ask with {_ASK_WITH[l7.rules.parser]}"
+        case L7Verdict.ALLOWED if l7.is_filtered:
+            return reasons.filtered(l7.rules)
     return reasons.all_pass(l7.rules) if l7.void_by else reasons.l7_allowed(l7.rules)
 
 

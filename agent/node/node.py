@@ -73,7 +73,7 @@ from policies.reading.manifests import FileEvent
 from policies.repository import Repository
 from policies.watch import watch_folder
 from policies.world import World
-from xds.options import DnsSettings
+from xds.options import DnsSettings, KafkaSettings
 from xds.translator import Options as TranslatorOptions
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -227,7 +227,8 @@ class Node:
         config = self._config
         self._names.open(self._compiler.fqdns)
         dns = _dns_settings(config.names)
-        options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6(), dns=dns)
+        kafka = KafkaSettings(config.modes.kafka_hide_topics)
+        options = TranslatorOptions(reuse_port=reuseport_assignable(), ipv6=_has_ipv6(), dns=dns, kafka=kafka)
         proxies = self._proxies.start(self._tasks, options, self._resume)
         kernel = KernelPolicy(self._datapath)
         regenerator = Regenerator(

@@ -10,8 +10,8 @@ from agent.node.regenerate import Patience, Programmed
 from policies.ir import L7Parser, NodePolicy
 from xds.acks import AckResult
 from xds.consumer import Consumer
-from xds.l7 import DNS_OPTIONS_NAME
-from xds.resources import DNS_OPTIONS, FILTER, LISTENER, Key
+from xds.l7 import DNS_OPTIONS_NAME, KAFKA_OPTIONS_NAME
+from xds.resources import DNS_OPTIONS, FILTER, KAFKA_OPTIONS, LISTENER, Key
 from xds.translator import Options, Translator
 
 GATHER_SECONDS: Final = 0.02  # between a late answer and the look at all of them
@@ -23,7 +23,10 @@ _OF_A_SLOT: Final[Mapping[L7Parser, tuple[str, ...]]] = {
     L7Parser.KAFKA: (LISTENER,),
 }
 # What all slots of the parser depend on.
-_OF_ALL_SLOTS: Final[Mapping[L7Parser, Key]] = {L7Parser.DNS: Key(DNS_OPTIONS, DNS_OPTIONS_NAME)}
+_OF_ALL_SLOTS: Final[Mapping[L7Parser, Key]] = {
+    L7Parser.DNS: Key(DNS_OPTIONS, DNS_OPTIONS_NAME),
+    L7Parser.KAFKA: Key(KAFKA_OPTIONS, KAFKA_OPTIONS_NAME),
+}
 
 Owed = Mapping[str, Collection[str]]  # names by type
 

@@ -68,6 +68,7 @@ class L7:
     """The verdict on the request. `void_by`: allows without L7 because of which no rule restricts anything.
 
     `decision` is more of an HTTP request. `is_foreign`: what was asked is not of the protocol of the rules.
+    `is_filtered`: of all topics that a Kafka request asks for, its answer has those that the rules allow.
     """
 
     verdict: L7Verdict
@@ -76,6 +77,7 @@ class L7:
     nearest: Nearest | None = None
     decision: RequestDecision | None = None
     is_foreign: bool = False
+    is_filtered: bool = False
 
     @property
     def void_by(self) -> tuple[Origin, ...]:
@@ -175,7 +177,7 @@ def _side(scene: Scene, direction: Direction, owner: End, tried: Tried, request:
         if reason is Reason.DEFAULT_DENY:
             nearest = nearest_clause(rules, active, direction, tried)
     else:
-        l7 = _l7(decision, request)
+        l7 = _l7(decision, request, scene.hides_topics)
         if l7 is not None and l7.verdict not in _PASSING:
             reason = Reason(l7.rules.parser.value)
     return Side(
@@ -201,7 +203,7 @@ def _why_denied(rule: PeerRule | None) -> Reason:
     return Reason.CONFLICT if PARSER_CONFLICT in rule.origins else Reason.DENIED
 
 
-def _l7(decision: PacketDecision, asked: Asked | None) -> L7 | None:
+def _l7(decision: PacketDecision, asked: Asked | None, hides: bool) -> L7 | None:
     rules = decision.rule.rule_set if decision.rule is not None else None
     if rules is None:
         return None
@@ -213,7 +215,7 @@ def _l7(decision: PacketDecision, asked: Asked | None) -> L7 | None:
         case NameQuery(), L7Parser.DNS:
             return _dns(rules, asked)
         case KafkaRequest(), L7Parser.KAFKA:
-            return _kafka(rules, asked)
+            return _kafka(rules, asked, hides)
     return L7(L7Verdict.DENIED, rules, is_foreign=True)
 
 
@@ -234,10 +236,10 @@ def _dns(rules: RuleSet, query: NameQuery) -> L7:
     return L7(L7Verdict.DENIED, rules, nearest=NearNames(rules).nearest(canonical(query.name)))
 
 
-def _kafka(rules: RuleSet, request: KafkaRequest) -> L7:
+def _kafka(rules: RuleSet, request: KafkaRequest, hides: bool) -> L7:
     judged = decide_kafka(rules, request)
     if judged.allowed:
-        return L7(L7Verdict.ALLOWED, rules, next(iter(judged.rules), None))
+        return L7(L7Verdict.ALLOWED, rules, next(iter(judged.rules), None), is_filtered=judged.is_filtered and hides)
     return L7(L7Verdict.DENIED, rules, nearest=NearKafka(rules).nearest(request))
 
 

@@ -49,6 +49,8 @@ def _l7_to_dict(l7: L7 | None, places: Places) -> dict[str, Any] | None:
         "rules": len(l7.rules.rules),
         "void_by": [_placed(origin, places) for origin in l7.void_by],
     }
+    if l7.is_filtered:
+        plain["answer"] = "filtered"
     if l7.rule is not None:
         by = [_placed(origin, places) for origin in l7.rule.origins]
         plain["rule"] = {"by": by, l7.rule.parser.value: rule_to_dict(l7.rule)}

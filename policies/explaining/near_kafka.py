@@ -62,7 +62,7 @@ def differences(rule: KafkaRule, request: KafkaRequest, topic: str | None) -> It
 
 def _told(request: KafkaRequest, decision: KafkaDecision) -> str | None:
     """What is refused: the first topic, if it is about topics."""
-    if request.is_of_all:
+    if request.is_of_all and not request.is_listing:
         return ALL_TOPICS
     if decision.refused:
         return decision.refused[0] or ""

@@ -49,6 +49,11 @@ def l7_allowed(rules: RuleSet) -> str:
     return f"{'an' if rules.parser is L7Parser.HTTP else 'a'} {_PARSERS[rules.parser]} rule allows it"
 
 
+def filtered(rules: RuleSet) -> str:
+    """All topics were asked for, and some are allowed."""
+    return f"allowed, its answer filtered: it has the topics of {counted(rules)} at most"
+
+
 def read_differently(fault: str) -> str:
     """No rule was asked, since servers may read the request in different ways."""
     return f"servers may read it differently, {fault}: 403"

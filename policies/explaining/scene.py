@@ -74,11 +74,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Scene:
-    """A compiled node, the world that it was compiled from, and the labels of the identities in it."""
+    """A compiled node, the world that it was compiled from, and the labels of the identities in it. `hides_topics`: its
+    Kafka proxy leaves topics that no rule allows out of answers that list all."""
 
     node: NodePolicy
     world: World
     labels: Mapping[int, tuple[str, ...]]
+    hides_topics: bool = True
 
     def policy(self, end: End) -> EndpointPolicy | None:
         """The policy of an end that is a pod of this node."""

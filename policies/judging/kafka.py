@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from policies.ir import KafkaRule, RuleSet
-from policies.kafka_keys import TOPIC_KEYS, last_version
+from policies.kafka_keys import LISTING_KEYS, TOPIC_KEYS, last_version
 from policies.types import Origin
 
 
@@ -30,6 +30,11 @@ class KafkaRequest(NamedTuple):
         return self.api_version <= last_version(self.api_key)
 
     @property
+    def is_listing(self) -> bool:
+        """Whether it asks for every topic and can be answered with the allowed ones."""
+        return self.is_of_all and self.is_known and self.api_key in LISTING_KEYS
+
+    @property
     def is_of_topics(self) -> bool:
         """Whether it may name topics: then a rule with one allows no other."""
         return self.api_key in TOPIC_KEYS or not self.is_known
@@ -38,13 +43,14 @@ class KafkaRequest(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class KafkaDecision:
     """`rules`: for each topic that is named the first that allows it, each once; of a request without topics, the first
-    that allows it. `refused`: topics that none allows. `allowed`: nothing of it is refused. `wildcard`: allows without
-    L7 that void the rules."""
+    that allows it. `refused`: topics that none allows. `allowed`: nothing of it is refused. `is_filtered`: its
+    answer lists the topics of the rules and no others. `wildcard`: allows without L7 that void the rules."""
 
     allowed: bool
     rules: tuple[KafkaRule, ...] = ()
     refused: tuple[str | None, ...] = ()
     wildcard: tuple[Origin, ...] = ()
+    is_filtered: bool = False
 
 
 def decide_kafka(rules: RuleSet, request: KafkaRequest) -> KafkaDecision:
@@ -54,15 +60,16 @@ def decide_kafka(rules: RuleSet, request: KafkaRequest) -> KafkaDecision:
     whole = next((rule for rule in fitting if not rule.topic or not request.is_of_topics), None)
     if whole is not None:
         return KafkaDecision(True, (whole,), wildcard=rules.wildcard)
-    if not request.topics or request.is_of_all or not request.is_known:
+    is_filtered = request.is_listing and bool(fitting) and not rules.wildcard
+    if not request.topics or not request.is_known or (request.is_of_all and not request.is_listing):
         # What names no topic though its kind may asks for nothing that a topic would have to allow.
-        first = tuple(fitting[:1]) if request.is_known and not request.is_of_all else ()
-        refused = tuple(dict.fromkeys(request.topics)) if not rules.wildcard and not first else ()
-        return KafkaDecision(bool(rules.wildcard or first), first, refused, rules.wildcard)
+        some = fitting if request.is_listing else fitting[:1] if request.is_known and not request.is_of_all else []
+        refused = tuple(dict.fromkeys(request.topics)) if not rules.wildcard and not some else ()
+        return KafkaDecision(bool(rules.wildcard or some), tuple(some), refused, rules.wildcard, is_filtered)
     found = {topic: next(_of_topic(fitting, topic), None) for topic in request.topics}
     allowing = tuple(dict.fromkeys(rule for rule in found.values() if rule is not None))
     refused = () if rules.wildcard else tuple(topic for topic, rule in found.items() if rule is None)
-    return KafkaDecision(not refused, allowing, refused, rules.wildcard)
+    return KafkaDecision(not refused, allowing, refused, rules.wildcard, is_filtered)
 
 
 def fits(rule: KafkaRule, request: KafkaRequest) -> bool:

@@ -223,6 +223,18 @@ def test_topics_are_asked_for(streams: Path) -> None:
     ]
 
 
+def test_who_asks_for_all_topics_is_told_what_becomes_of_the_answer(streams: Path) -> None:
+    asked = ("tiefighter", "9092/TCP", "--kafka-api", "metadata", "--kafka-topic", "*")
+    done = ask(streams, *asked)
+    assert done.exit_code == 0, done.output
+    assert "Kafka metadata version 13 of all topics" in done.output
+    assert "allowed, its answer filtered: it has the topics of 1 Kafka rule at most" in done.output
+    assert json.loads(ask(streams, *asked, "-o", "json").stdout)["ingress"]["l7"]["answer"] == "filtered"
+    assert "filtered" not in ask(streams, *asked, "--kafka-show-topics").output
+    assert ask(streams, *asked[:2], "--kafka-topic", "*").exit_code == 1, "nobody can produce to all"
+    assert "name no others beside it" in ask(streams, *asked, "--kafka-topic", "announce").output
+
+
 def test_roles_are_those_of_the_node(streams: Path) -> None:
     asked = ("tiefighter", "9092/TCP", "--kafka-api", "initproducerid")
     assert ask(streams, *asked).exit_code == 0

@@ -19,8 +19,8 @@ from xds.cache import SnapshotCache
 from xds.client import AdsClient, Told
 from xds.consumer import Consumer
 from xds.l7 import DNS_PROXY, KAFKA_PROXY
-from xds.options import DnsSettings, Options
-from xds.resources import DNS_OPTIONS, LISTENER
+from xds.options import DnsSettings, KafkaSettings, Options
+from xds.resources import DNS_OPTIONS, KAFKA_OPTIONS, LISTENER
 from xds.translator import translate
 
 PORTS = {DNS.name: 10_001, OVER_TCP.name: 10_002, KAFKA.name: 10_003, "ingress:256:80": 10_004}
@@ -60,13 +60,13 @@ class Agent:
     consumer: Consumer
     parser: L7Parser = L7Parser.DNS
 
-    def publish(self, policy: NodePolicy, **settings: object) -> None:
-        options = Options(dns=DnsSettings(**settings))  # type: ignore[arg-type]
+    def publish(self, policy: NodePolicy, *, hide_topics: bool = True, **settings: object) -> None:
+        options = Options(dns=DnsSettings(**settings), kafka=KafkaSettings(hide_topics))  # type: ignore[arg-type]
         self.consumer.cache.publish(translate(policy, PORTS, options, self.parser))
 
     async def acked(self, *names: str) -> AckResult:
-        keys = {LISTENER: list(names), **({DNS_OPTIONS: ["dns"]} if self.parser is L7Parser.DNS else {})}
-        return await self.consumer.wait_acked(keys, BOUND_S)
+        common = {L7Parser.DNS: {DNS_OPTIONS: ["dns"]}, L7Parser.KAFKA: {KAFKA_OPTIONS: ["kafka"]}}
+        return await self.consumer.wait_acked({LISTENER: list(names), **common[self.parser]}, BOUND_S)
 
 
 @pytest.fixture
@@ -90,6 +90,16 @@ async def test_a_proxy_is_told_its_slots_and_what_holds_for_the_node(plane: Cont
         assert proxy.told[-1].listening[0].port == PORTS[DNS.name]
         assert proxy.told[-1].dns.settings.rejection == "nameError"
         assert not plane.ads.is_connected, "Envoy is another"
+
+
+async def test_the_kafka_proxy_is_told_what_holds_for_all_its_slots(plane: ControlPlane) -> None:
+    proxy, agent = Proxy(), Agent(plane.kafka, L7Parser.KAFKA)
+    async with running(plane.socket, proxy, KAFKA_PROXY):
+        for hides in (False, True):
+            agent.publish(node(DNS, KAFKA), hide_topics=hides)
+            assert (await agent.acked(KAFKA.name)).is_complete
+            assert proxy.slots == {KAFKA.name: KAFKA}
+            assert proxy.told[-1].kafka == KafkaSettings(hides)
 
 
 async def test_each_proxy_answers_for_its_own(plane: ControlPlane) -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from policies.explaining.near_kafka import NearKafka, differences
 from policies.ir import KafkaRule, RuleSet
 from policies.judging.kafka import KafkaRequest, decide_kafka
-from policies.kafka_keys import KEYS, ROLES, last_version
+from policies.kafka_keys import KEYS, LISTING_KEYS, ROLES, last_version
 from policies.types import Origin
 
-PRODUCE, FETCH, METADATA, HEARTBEAT, DELETE_TOPICS = 0, 1, 3, 12, 20
+PRODUCE, FETCH, METADATA, HEARTBEAT, DELETE_TOPICS, ELECT_LEADERS, DESCRIBE_TOPICS = 0, 1, 3, 12, 20, 43, 75
 
 
 def rules(*some: KafkaRule, wildcard: tuple[Origin, ...] = ()) -> RuleSet:
@@ -31,7 +31,9 @@ OUTPOST = rules(KafkaRule(ROLES["consume"], topic="empire-announce"))
         (KafkaRequest(PRODUCE, 4, "c", ("empire-announce",)), False),
         (KafkaRequest(HEARTBEAT, 4), True),  # names no topics: the topic of the rule is of no concern
         (KafkaRequest(METADATA, 9), True),  # names none, and so asks for none
-        (KafkaRequest(METADATA, 9, is_of_all=True), False),
+        (KafkaRequest(METADATA, 9, is_of_all=True), True),  # the answer has one topic
+        (KafkaRequest(ELECT_LEADERS, 2, is_of_all=True), False),  # nobody can leave topics out of what is done
+        (KafkaRequest(DESCRIBE_TOPICS, 0, is_of_all=True), False),  # of another role
         (KafkaRequest(FETCH, 4, "", (None,)), False),
         (KafkaRequest(FETCH, last_version(FETCH) + 1, "", ("empire-announce",)), False),  # nobody can read it
         (KafkaRequest(DELETE_TOPICS, 1, "", ("empire-announce",)), False),
@@ -46,6 +48,16 @@ def test_topics_of_one_request_are_allowed_by_different_rules() -> None:
     found = decide_kafka(two, KafkaRequest(FETCH, 1, "", ("a", "b", "c", "b")))
     assert [rule.topic for rule in found.rules] == ["a", "b"]
     assert found.refused == ("c",)
+
+
+@pytest.mark.parametrize("key", sorted(LISTING_KEYS))
+def test_who_asks_for_all_topics_hears_of_the_allowed_ones(key: int) -> None:
+    asked = KafkaRequest(key, 0, is_of_all=True)
+    found = decide_kafka(rules(KafkaRule(topic="a"), KafkaRule(topic="b"), KafkaRule((PRODUCE,), topic="c")), asked)
+    assert (found.allowed, found.is_filtered) == (True, True)
+    assert [rule.topic for rule in found.rules] == ["a", "b"]
+    assert not decide_kafka(rules(KafkaRule(topic="a"), KafkaRule()), asked).is_filtered, "it hears of all"
+    assert not decide_kafka(rules(KafkaRule(topic="a")), asked._replace(api_version=99)).allowed
 
 
 def test_a_rule_without_a_topic_allows_what_nobody_can_read() -> None:
@@ -68,7 +80,11 @@ def test_a_plain_allow_voids_the_rules() -> None:
             KafkaRequest(PRODUCE, 4, "c", ("empire-x",)),
             ["API is produce, not role consume", "topic is empire-x, not empire-announce"],
         ),
-        (KafkaRequest(METADATA, 9, is_of_all=True), ["topic is every topic, not empire-announce"]),
+        (
+            KafkaRequest(ELECT_LEADERS, 2, is_of_all=True),
+            ["API is electleaders, not role consume", "topic is every topic, not empire-announce"],
+        ),
+        (KafkaRequest(DESCRIBE_TOPICS, 0, is_of_all=True), ["API is describetopicpartitions, not role consume"]),
         (KafkaRequest(FETCH, 99, "", ("empire-announce",)), ["version is 99, not at most 18 to be read"]),
         (KafkaRequest(1234), ["API is 1234, not role consume", "version is 0, not of an API that can be read"]),
     ],
@@ -113,7 +129,8 @@ def test_the_nearest_differs_in_the_fewest_fields(some: list[KafkaRule], asked: 
     assert (found is None) is (decision.allowed or not some)
     if found is not None:
         is_named = bool(decision.refused) or not asked.is_known
-        topic = "every topic" if asked.is_of_all else next(iter(decision.refused), "") or "" if is_named else None
+        is_of_all = asked.is_of_all and not asked.is_listing
+        topic = "every topic" if is_of_all else next(iter(decision.refused), "") or "" if is_named else None
         counts = [len(list(differences(rule, asked, topic))) for rule in made.kafka]
         assert len(found.differs) == min(counts) > 0
         assert found.others == counts.count(min(counts)) - 1

@@ -19,10 +19,21 @@ from hypothesis import strategies as st
 from policies.ir import DnsRule, FqdnSelector, KafkaRule, L7Parser, RuleSet, Slot, SlotState
 from policies.types import Direction, Origin, PortRange, Protocol
 from tests.xds.make import ORIGIN, node, rule, slot
-from xds.l7 import DNS_PROXY, KAFKA_PROXY, PARSERS, DnsNode, dns_options, l7_listener, read_dns_options, read_listener
-from xds.options import DnsSettings
+from xds.l7 import (
+    DNS_PROXY,
+    KAFKA_PROXY,
+    PARSERS,
+    DnsNode,
+    dns_options,
+    kafka_options,
+    l7_listener,
+    read_dns_options,
+    read_kafka_options,
+    read_listener,
+)
+from xds.options import DnsSettings, KafkaSettings, Options
 from xds.protos.deflector.l7.v1 import filters_pb2
-from xds.resources import DNS_OPTIONS, LISTENER, resource
+from xds.resources import DNS_OPTIONS, KAFKA_OPTIONS, LISTENER, resource
 from xds.translator import translate
 
 TESTDATA = Path(__file__).parent / "testdata"
@@ -119,7 +130,16 @@ def test_each_proxy_is_told_its_own() -> None:
         L7Parser.KAFKA: {KAFKA.name},
     }
     assert [one.key.type_url for one in translate(node(), {}, parser=L7Parser.DNS).resources] == [DNS_OPTIONS]
-    assert translate(node(), {}, parser=L7Parser.KAFKA).resources == ()
+    assert [one.key.type_url for one in translate(node(), {}, parser=L7Parser.KAFKA).resources] == [KAFKA_OPTIONS]
+
+
+@pytest.mark.parametrize("settings", [KafkaSettings(), KafkaSettings(hide_topics=False)])
+def test_whether_topics_are_hidden_is_told(settings: KafkaSettings) -> None:
+    assert read_kafka_options(kafka_options(settings).body) == settings
+    (told,) = translate(node(), {}, Options(kafka=settings), L7Parser.KAFKA).resources
+    assert read_kafka_options(told.body) == settings
+    with pytest.raises(ValueError, match="are no options of Kafka"):
+        read_kafka_options(b"\xff")
 
 
 def test_a_slot_without_a_port_is_told_to_nobody() -> None:
@@ -133,7 +153,11 @@ def test_what_is_served(case: str, golden: Callable[[Path, str], None]) -> None:
     policy = replace(node(one), fqdn_selectors=(FqdnSelector("", "*.example.net."), FqdnSelector("www.example.org.")))
     table = translate(policy, {one.name: 10_000}, parser=PARSERS[consumer])
     assert not table.errors
-    kinds: dict[str, Any] = {LISTENER: Listener, DNS_OPTIONS: filters_pb2.DnsOptions}
+    kinds: dict[str, Any] = {
+        LISTENER: Listener,
+        DNS_OPTIONS: filters_pb2.DnsOptions,
+        KAFKA_OPTIONS: filters_pb2.KafkaOptions,
+    }
     content = [
         json.loads(
             json_format.MessageToJson(kinds[r.key.type_url].FromString(r.body), preserving_proto_field_name=True)
@@ -144,6 +168,5 @@ def test_what_is_served(case: str, golden: Callable[[Path, str], None]) -> None:
 
 
 def test_the_type_url_is_the_messages() -> None:
-    assert resource(DNS_OPTIONS, filters_pb2.DnsOptions(name="dns")).key.type_url.endswith(
-        "/" + filters_pb2.DnsOptions.DESCRIPTOR.full_name
-    )
+    for told, kind in ((DNS_OPTIONS, filters_pb2.DnsOptions), (KAFKA_OPTIONS, filters_pb2.KafkaOptions)):
+        assert resource(told, kind(name="all")).key.type_url.endswith("/" + kind.DESCRIPTOR.full_name)

@@ -11,11 +11,12 @@ from tests.xds.test_l7 import DNS, KAFKA
 from xds import last
 from xds.client import Told
 from xds.l7 import DnsNode
-from xds.options import DnsSettings
+from xds.options import DnsSettings, KafkaSettings
 
 TOLD = Told(
     (Listening(DNS, 10_001), Listening(KAFKA, 10_002)),
     DnsNode(DnsSettings("nameError", hold_limit=0.5), (FqdnSelector("", "*.x.io."),)),
+    KafkaSettings(hide_topics=False),
 )
 
 

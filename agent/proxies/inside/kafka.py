@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agent.proxies.inside.kafka_reports import KafkaReports
-from l7proxy.kafka.configuration import Configuration
+from l7proxy.kafka.configuration import Configuration, Options
 from l7proxy.kafka.proxy import KafkaProxy
 from xds.client import Told
 
@@ -26,7 +26,7 @@ class KafkaJudging:
 
     def apply(self, told: Told) -> None:
         """Judge by this from now on. ValueError where it cannot be: nothing has changed then."""
-        self._proxy.apply(Configuration(told.listening))
+        self._proxy.apply(Configuration(told.listening, Options(told.kafka.hide_topics)))
 
     def stop(self) -> None:
         """Close everything."""

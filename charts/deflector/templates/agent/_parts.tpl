@@ -25,6 +25,9 @@
 - {{ printf "--identity-labels=%s" (join " " .) | quote }}
 {{- end }}
 - --kafka-roles={{ .Values.policy.kafkaRoles }}
+{{- if not .Values.policy.kafkaHideTopics }}
+- --kafka-show-topics
+{{- end }}
 - --hubble-address=:{{ .Values.hubble.port }}
 - --hubble-event-buffer-capacity={{ .Values.hubble.bufferCapacity }}
 {{- if .Values.hubble.tls.enabled }}

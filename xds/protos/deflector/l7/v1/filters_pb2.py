@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(xds/protos/deflector/l7/v1/filters.proto\x12\x0f\x64\x65\x66lector.l7.v1\"E\n\x06Origin\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\"\x8e\x01\n\x04Slot\x12\r\n\x05group\x18\x01 \x01(\r\x12\x12\n\nfirst_port\x18\x02 \x01(\r\x12\x11\n\tlast_port\x18\x03 \x01(\r\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.deflector.l7.v1.State\x12)\n\x08wildcard\x18\x05 \x03(\x0b\x32\x17.deflector.l7.v1.Origin\"Y\n\tDnsFilter\x12#\n\x04slot\x18\x01 \x01(\x0b\x32\x15.deflector.l7.v1.Slot\x12\'\n\x05rules\x18\x02 \x03(\x0b\x32\x18.deflector.l7.v1.DnsRule\"R\n\x07\x44nsRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12(\n\x07origins\x18\x03 \x03(\x0b\x32\x17.deflector.l7.v1.Origin\"]\n\x0bKafkaFilter\x12#\n\x04slot\x18\x01 \x01(\x0b\x32\x15.deflector.l7.v1.Slot\x12)\n\x05rules\x18\x02 \x03(\x0b\x32\x1a.deflector.l7.v1.KafkaRule\"\x93\x01\n\tKafkaRule\x12\x10\n\x08\x61pi_keys\x18\x01 \x03(\r\x12\x18\n\x0b\x61pi_version\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\r\n\x05topic\x18\x04 \x01(\t\x12(\n\x07origins\x18\x05 \x03(\x0b\x32\x17.deflector.l7.v1.OriginB\x0e\n\x0c_api_version\"\xcc\x01\n\nDnsOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\trejection\x18\x02 \x01(\t\x12\x18\n\x10query_timeout_ms\x18\x03 \x01(\r\x12\x15\n\rhold_limit_ms\x18\x04 \x01(\r\x12\x14\n\x0crelease_late\x18\x05 \x01(\x08\x12\x0f\n\x07targets\x18\x06 \x01(\x08\x12\x30\n\tselectors\x18\x07 \x03(\x0b\x32\x1d.deflector.l7.v1.FqdnSelector\x12\x13\n\x0b\x62y_endpoint\x18\x08 \x01(\x08\"-\n\x0c\x46qdnSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07pattern\x18\x02 \x01(\t\"2\n\x08LastTold\x12\x11\n\tlisteners\x18\x01 \x03(\x0c\x12\x13\n\x0b\x64ns_options\x18\x02 \x01(\x0c*-\n\x05State\x12\n\n\x06\x41\x43TIVE\x10\x00\x12\x0b\n\x07RETIRED\x10\x01\x12\x0b\n\x07\x44RAINED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(xds/protos/deflector/l7/v1/filters.proto\x12\x0f\x64\x65\x66lector.l7.v1\"E\n\x06Origin\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\"\x8e\x01\n\x04Slot\x12\r\n\x05group\x18\x01 \x01(\r\x12\x12\n\nfirst_port\x18\x02 \x01(\r\x12\x11\n\tlast_port\x18\x03 \x01(\r\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.deflector.l7.v1.State\x12)\n\x08wildcard\x18\x05 \x03(\x0b\x32\x17.deflector.l7.v1.Origin\"Y\n\tDnsFilter\x12#\n\x04slot\x18\x01 \x01(\x0b\x32\x15.deflector.l7.v1.Slot\x12\'\n\x05rules\x18\x02 \x03(\x0b\x32\x18.deflector.l7.v1.DnsRule\"R\n\x07\x44nsRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07pattern\x18\x02 \x01(\t\x12(\n\x07origins\x18\x03 \x03(\x0b\x32\x17.deflector.l7.v1.Origin\"]\n\x0bKafkaFilter\x12#\n\x04slot\x18\x01 \x01(\x0b\x32\x15.deflector.l7.v1.Slot\x12)\n\x05rules\x18\x02 \x03(\x0b\x32\x1a.deflector.l7.v1.KafkaRule\"\x93\x01\n\tKafkaRule\x12\x10\n\x08\x61pi_keys\x18\x01 \x03(\r\x12\x18\n\x0b\x61pi_version\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\r\n\x05topic\x18\x04 \x01(\t\x12(\n\x07origins\x18\x05 \x03(\x0b\x32\x17.deflector.l7.v1.OriginB\x0e\n\x0c_api_version\"\xcc\x01\n\nDnsOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\trejection\x18\x02 \x01(\t\x12\x18\n\x10query_timeout_ms\x18\x03 \x01(\r\x12\x15\n\rhold_limit_ms\x18\x04 \x01(\r\x12\x14\n\x0crelease_late\x18\x05 \x01(\x08\x12\x0f\n\x07targets\x18\x06 \x01(\x08\x12\x30\n\tselectors\x18\x07 \x03(\x0b\x32\x1d.deflector.l7.v1.FqdnSelector\x12\x13\n\x0b\x62y_endpoint\x18\x08 \x01(\x08\"1\n\x0cKafkaOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bshow_topics\x18\x02 \x01(\x08\"-\n\x0c\x46qdnSelector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07pattern\x18\x02 \x01(\t\"I\n\x08LastTold\x12\x11\n\tlisteners\x18\x01 \x03(\x0c\x12\x13\n\x0b\x64ns_options\x18\x02 \x01(\x0c\x12\x15\n\rkafka_options\x18\x03 \x01(\x0c*-\n\x05State\x12\n\n\x06\x41\x43TIVE\x10\x00\x12\x0b\n\x07RETIRED\x10\x01\x12\x0b\n\x07\x44RAINED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'xds.protos.deflector.l7.v1.filters_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=1003
-  _globals['_STATE']._serialized_end=1048
+  _globals['_STATE']._serialized_start=1077
+  _globals['_STATE']._serialized_end=1122
   _globals['_ORIGIN']._serialized_start=61
   _globals['_ORIGIN']._serialized_end=130
   _globals['_SLOT']._serialized_start=133
@@ -47,8 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KAFKARULE']._serialized_end=695
   _globals['_DNSOPTIONS']._serialized_start=698
   _globals['_DNSOPTIONS']._serialized_end=902
-  _globals['_FQDNSELECTOR']._serialized_start=904
-  _globals['_FQDNSELECTOR']._serialized_end=949
-  _globals['_LASTTOLD']._serialized_start=951
-  _globals['_LASTTOLD']._serialized_end=1001
+  _globals['_KAFKAOPTIONS']._serialized_start=904
+  _globals['_KAFKAOPTIONS']._serialized_end=953
+  _globals['_FQDNSELECTOR']._serialized_start=955
+  _globals['_FQDNSELECTOR']._serialized_end=1000
+  _globals['_LASTTOLD']._serialized_start=1002
+  _globals['_LASTTOLD']._serialized_end=1075
 # @@protoc_insertion_point(module_scope)

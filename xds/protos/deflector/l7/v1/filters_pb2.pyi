@@ -102,6 +102,14 @@ class DnsOptions(_message.Message):
     by_endpoint: bool
     def __init__(self, name: _Optional[str] = ..., rejection: _Optional[str] = ..., query_timeout_ms: _Optional[int] = ..., hold_limit_ms: _Optional[int] = ..., release_late: _Optional[bool] = ..., targets: _Optional[bool] = ..., selectors: _Optional[_Iterable[_Union[FqdnSelector, _Mapping]]] = ..., by_endpoint: _Optional[bool] = ...) -> None: ...
 
+class KafkaOptions(_message.Message):
+    __slots__ = ("name", "show_topics")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHOW_TOPICS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    show_topics: bool
+    def __init__(self, name: _Optional[str] = ..., show_topics: _Optional[bool] = ...) -> None: ...
+
 class FqdnSelector(_message.Message):
     __slots__ = ("name", "pattern")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -111,9 +119,11 @@ class FqdnSelector(_message.Message):
     def __init__(self, name: _Optional[str] = ..., pattern: _Optional[str] = ...) -> None: ...
 
 class LastTold(_message.Message):
-    __slots__ = ("listeners", "dns_options")
+    __slots__ = ("listeners", "dns_options", "kafka_options")
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     DNS_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    KAFKA_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     listeners: _containers.RepeatedScalarFieldContainer[bytes]
     dns_options: bytes
-    def __init__(self, listeners: _Optional[_Iterable[bytes]] = ..., dns_options: _Optional[bytes] = ...) -> None: ...
+    kafka_options: bytes
+    def __init__(self, listeners: _Optional[_Iterable[bytes]] = ..., dns_options: _Optional[bytes] = ..., kafka_options: _Optional[bytes] = ...) -> None: ...
