@@ -15,11 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 _CHARACTERS: Final = "[-a-zA-Z0-9_]"
 _PLAIN: Final = re.compile(r"[-a-z0-9_.]+")
 _STARS: Final = re.compile(r"\*+")
+_REMEMBERED: Final = 1024  # names that a set was asked about last; 0.4 MB at most
 _EVERYTHING: Final = re.compile(r"\*+|\*\*+\.")
 
 
@@ -118,6 +120,7 @@ class NameSet:
             self._exact.setdefault(canonical(name), place - 1)
         for behind, pattern in enumerate(patterns, place):
             self._add(pattern, dialect, behind)
+        self._by_pattern = lru_cache(_REMEMBERED)(self._fitting)
 
     @property
     def is_everything(self) -> bool:
@@ -134,7 +137,10 @@ class NameSet:
             return place
         if self._everything is not None:
             return self._everything
-        if not self._patterned or not _PLAIN.fullmatch(name):
+        return self._by_pattern(name) if self._patterned else None
+
+    def _fitting(self, name: str) -> int | None:
+        if not _PLAIN.fullmatch(name):
             return None
         return self._every_plain if self._every_plain is not None else self._walk(name[:-1].split("."))
 

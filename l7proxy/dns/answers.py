@@ -6,10 +6,13 @@ address or alias of any other name makes the whole answer foreign: no policy all
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from l7proxy.dns.wire import NOERROR, TRANSFERS, TYPE_CNAME, Question, Record, Response
 
+_REMEMBERED: Final = 1024  # answers that were looked at last: most come again as they were
+_REMEMBERED_RECORDS: Final = 32  # of one; more are looked at each time
 NO_TTL: Final = 0xFFFFFFFF  # Cilium's lowest TTL of an answer without records (facts, hubble.md 5.2)
 
 
@@ -42,7 +45,15 @@ _NOTHING: Final = Gist()
 def gist(questions: tuple[Question, ...], response: Response) -> Gist:
     """What the answer to these questions teaches; ForeignAnswer where it goes beyond them. Only NOERROR teaches."""
     records = response.records
-    if response.rcode != NOERROR or not records or any(q.qtype in TRANSFERS for q in questions):
+    if response.rcode != NOERROR or not records:
+        return _NOTHING
+    look = _gist if len(records) <= _REMEMBERED_RECORDS else _gist.__wrapped__
+    return look(questions, records)
+
+
+@lru_cache(_REMEMBERED)
+def _gist(questions: tuple[Question, ...], records: tuple[Record, ...]) -> Gist:
+    if any(q.qtype in TRANSFERS for q in questions):
         return _NOTHING
     if len(questions) == 1 and {record.owner if record.address else "" for record in records} == {questions[0].name}:
         addresses, ttl = tuple([record.address for record in records]), min([record.ttl for record in records])

@@ -7,8 +7,9 @@ the message, and what is left over at the end is an error: a message that two re
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from l7proxy.dns.names_on_wire import HEADER_SIZE, WireError, read_name, skip_name
 
@@ -26,11 +27,15 @@ CLASS_IN: Final = 1
 TTL_MAX: Final = 0x7FFFFFFF  # seconds; above it a TTL counts as 0 (RFC 2181 8)
 TRANSFERS: Final = frozenset((TYPE_IXFR, TYPE_AXFR))  # their answers are many messages
 DO_BIT: Final = 0x8000
+# Pods ask the same over and over, and are answered the same: messages that differ in their id alone are read once.
+REMEMBERED: Final = 1024  # queries, and as many answers; 8 MB where all are as long as they may be
+REMEMBERED_SIZE: Final = 512  # bytes; longer messages are read each time
 
 _HEADER: Final = Struct("!6H")
 _QUESTION: Final = Struct("!2H")
 _RECORD: Final = Struct("!HHIH")
 _FIRST_QUESTION: Final = b"\xc0\x0c"  # a pointer to right behind the header
+_NO_ID: Final = b"\0\0"
 _ADDRESS_SIZES: Final = {TYPE_A: 4, TYPE_AAAA: 16}
 
 
@@ -93,6 +98,9 @@ class Response(NamedTuple):
     rrtypes: tuple[int, ...]
 
 
+_ResponseBody: TypeAlias = tuple[int, int, tuple[Question, ...], tuple[Record, ...], tuple[int, ...]]
+
+
 def peek_flags(message: bytes) -> int | None:
     """The flags of a message that has a header at all; None where nothing can be answered."""
     return None if len(message) < HEADER_SIZE else message[2] << 8 | message[3]
@@ -102,7 +110,15 @@ def read_query(message: bytes) -> Query:
     """Read a query; WireError when it is malformed, or is not a query."""
     if not HEADER_SIZE <= len(message) <= MESSAGE_MAX:
         raise WireError("message of impossible size")
-    number, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
+    read = _query if len(message) <= REMEMBERED_SIZE else _query.__wrapped__
+    return Query(message[0] << 8 | message[1], *read(message[2:]))
+
+
+@lru_cache(REMEMBERED)
+def _query(behind_id: bytes) -> tuple[int, tuple[Question, ...], int, Edns | None]:
+    """All of a query but its id."""
+    message = _NO_ID + behind_id
+    _, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
     if flags & FLAG_QR:
         raise WireError("answer where a query was expected")
     questions, end = _read_questions(message, asked)
@@ -114,7 +130,7 @@ def read_query(message: bytes) -> Query:
         at, edns = _skip_record(message, at, edns)
     if at != len(message):
         raise WireError("bytes behind the last record")
-    return Query(number, flags, questions, end, edns)
+    return flags, questions, end, edns
 
 
 def read_response(message: bytes, asked_here: Asking | None = None) -> Response:
@@ -123,7 +139,15 @@ def read_response(message: bytes, asked_here: Asking | None = None) -> Response:
     `asked_here`: what it probably answers; questions that are the same bytes are not read again."""
     if not HEADER_SIZE <= len(message) <= MESSAGE_MAX:
         raise WireError("message of impossible size")
-    number, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
+    read = _response if len(message) <= REMEMBERED_SIZE else _response.__wrapped__
+    return Response(message[0] << 8 | message[1], *read(message[2:], asked_here))
+
+
+@lru_cache(REMEMBERED)
+def _response(behind_id: bytes, asked_here: Asking | None) -> _ResponseBody:
+    """All of an answer but its id."""
+    message = _NO_ID + behind_id
+    _, flags, asked, answered, authority, additional = _HEADER.unpack_from(message)
     if not flags & FLAG_QR:
         raise WireError("query where an answer was expected")
     if answered + authority + additional > ANSWER_RECORDS_MAX:
@@ -146,7 +170,7 @@ def read_response(message: bytes, asked_here: Asking | None = None) -> Response:
     rcode = flags & RCODE_MASK
     if edns is not None:
         rcode |= edns.rcode_high << 4
-    return Response(number, flags, rcode, questions, tuple(section.records), tuple(dict.fromkeys(section.rrtypes)))
+    return flags, rcode, questions, tuple(section.records), tuple(dict.fromkeys(section.rrtypes))
 
 
 def _read_questions(message: bytes, count: int) -> tuple[tuple[Question, ...], int]:

@@ -16,7 +16,8 @@ from l7proxy.dns.transactions import Client
 from l7proxy.dns.wire import Question
 from policies.types import Protocol
 
-_CACHED: Final = 4096
+_CACHED: Final = 1024  # of what was encoded last: most of it comes again
+_CACHED_RECORDS: Final = 32  # of one answer; longer ones are encoded each time
 
 
 def common(slot: int, rule: int, client: Client) -> bytes:
@@ -35,12 +36,16 @@ def common(slot: int, rule: int, client: Client) -> bytes:
 
 def asked(client: Client, questions: tuple[Question, ...]) -> bytes:
     """What differs from query to query. The first question's name stands for all."""
-    port = b"\x1d" + client.pod_port.to_bytes(4, "little")
+    return b"\x1d" + client.pod_port.to_bytes(4, "little") + _questions(questions)
+
+
+@lru_cache(_CACHED)
+def _questions(questions: tuple[Question, ...]) -> bytes:
     if not questions:
-        return port
+        return b""
     name = questions[0].name.encode()
     types = (questions[0].qtype,) if len(questions) == 1 else tuple([question.qtype for question in questions])
-    return port + b"\x3a" + varint(len(name)) + name + _types(b"\x42", types)
+    return b"\x3a" + varint(len(name)) + name + _types(b"\x42", types)
 
 
 def refused(verdict: int, reason: str) -> bytes:
@@ -50,6 +55,12 @@ def refused(verdict: int, reason: str) -> bytes:
 
 def answered(rcode: int, gist: Gist, rrtypes: tuple[int, ...]) -> bytes:
     """The answer."""
+    encode = _answer if len(gist.addresses) + len(gist.cnames) <= _CACHED_RECORDS else _answer.__wrapped__
+    return encode(rcode, gist, rrtypes)
+
+
+@lru_cache(_CACHED)
+def _answer(rcode: int, gist: Gist, rrtypes: tuple[int, ...]) -> bytes:
     parts = [number(b"\x08", rcode)]
     parts += [b"\x12" + varint(len(address)) + address for address in gist.addresses]
     parts += [blob(b"\x1a", cname.encode()) for cname in gist.cnames]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from l7proxy.dns import wire
 from l7proxy.dns.names_on_wire import WireError, read_name, skip_name
 from l7proxy.dns.wire import Asking, Edns, Query, Question, Response, read_query, read_response
 from tests.l7proxy.dns.make import answer, names, query
@@ -29,9 +30,9 @@ def lower(name: dns.name.Name) -> str:
 class TestNames:
     @given(names())
     def test_text_is_that_of_master_files_in_lower_case(self, name: dns.name.Name) -> None:
-        wire = name.to_wire()
-        assert read_name(HEAD + wire + b"tail", 12) == (lower(dns.name.Name(name.labels)), 12 + len(wire))
-        assert skip_name(HEAD + wire + b"tail", 12) == 12 + len(wire)
+        written = name.to_wire()
+        assert read_name(HEAD + written + b"tail", 12) == (lower(dns.name.Name(name.labels)), 12 + len(written))
+        assert skip_name(HEAD + written + b"tail", 12) == 12 + len(written)
 
     def test_a_dot_within_a_label_is_none_between_labels(self) -> None:
         assert read_name(HEAD + b"\x0bexample.org\0", 12)[0] == "example\\.org."
@@ -239,3 +240,28 @@ class TestWhateverComes:
                 assert isinstance(reader(content), kind)
             except WireError:
                 pass
+
+
+class TestWhatIsReadAgain:
+    @given(names(), st.integers(0, 0xFFFF), st.integers(0, 0xFFFF))
+    def test_only_the_id_differs_where_only_the_id_does(self, name: dns.name.Name, first: int, second: int) -> None:
+        asked = query(name.to_text())[2:]
+        said = answer(b"\0\0" + asked, "a.example. 30 IN A 192.0.2.1")[2:]
+        before, after = (number.to_bytes(2, "big") for number in (first, second))
+        assert read_query(before + asked)._replace(id=second) == read_query(after + asked)
+        assert read_response(before + said)._replace(id=second) == read_response(after + said)
+
+    @given(st.integers(12, 60), st.integers(0, 255))
+    def test_one_other_byte_is_another_message(self, at: int, byte: int) -> None:
+        whole = answer(query("www.example.org"), "www.example.org. 30 IN A 192.0.2.1")
+        changed = whole[:at] + bytes((byte,)) + whole[at + 1 :]
+        outcomes: list[Response | str] = []
+        for remembered in (whole, b""):
+            wire._response.cache_clear()
+            if remembered:
+                read_response(remembered)
+            try:
+                outcomes.append(read_response(changed))
+            except WireError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
