@@ -25,7 +25,7 @@ test: check ## Everything: unit, feature, privileged tests and the conformance s
 
 test-k8s: setup ## The tests of the API server's side against the one that KUBECONFIG names (stories of agents need root)
 	@[ -n "$$KUBECONFIG" ] || { echo "set KUBECONFIG to the API server to test against" >&2; exit 2; }
-	$(PY) -m pytest tests/cluster tests/operator --durations=5
+	$(PY) -m pytest tests/cluster tests/operator tests/conformance/test_cluster_run.py --durations=5
 
 bench: setup ## The scorecard, as a table and build/bench.json; ONLY=name runs one benchmark (needs root)
 	@$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))

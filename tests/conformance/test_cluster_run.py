@@ -61,6 +61,7 @@ async def test_what_was_made_goes_also_on_interrupt_and_what_dead_runs_left_is_s
     code, _, complaint_text = await house.run("starwars", "--namespace", "deflector-conformance-alive")
     words = "namespace deflector-conformance-alive is there already: name another with --namespace"
     assert (code, complaint_text) == (2, f"deflector: {words}\n")
+    await house.api.delete(NAMESPACES, "", "deflector-conformance-alive")
     code, out, _ = await house.run("bypass")
     assert (code, "0 of 0 scenarios passed" in out, "13 not played" in out) == (0, True, True)
 

@@ -31,6 +31,7 @@ from conformance.objects import service_objects
 from conformance.service_proxy import ruleset
 
 LABEL = "deflector.io/conformance-run"
+OURS = "deflector-conformance-"
 EMPTIED = (PODS, SERVICES, ENDPOINT_SLICES, CILIUM_POLICIES, NETWORK_POLICIES)
 POLL = 0.05
 Raw = dict[str, Any]
@@ -60,12 +61,7 @@ class Kubelet:
             process.wait()
 
     async def _look(self) -> None:
-        spaces = {raw["metadata"]["name"] for raw in await self._list(NAMESPACES)}
-        for resource in EMPTIED:
-            for raw in await self._list(resource):
-                meta = raw["metadata"]
-                if meta["namespace"] not in spaces:
-                    await self._api.delete(resource, meta["namespace"], meta["name"], grace=0)
+        await self._empty()
         for raw in await self._list(SERVICES):
             await self._serve(raw)
         pods = [raw for raw in await self._list(PODS) if LABEL in raw["metadata"].get("labels", {})]
@@ -73,6 +69,20 @@ class Kubelet:
             self._running.pop(name).kill()
         for raw in pods:
             await self._host(raw)
+
+    async def _empty(self) -> None:
+        """Namespaces of runs that are to go: with all that is in them. The fake server has let them go at once."""
+        spaces = {raw["metadata"]["name"]: raw for raw in await self._list(NAMESPACES)}
+        going = {name for name, raw in spaces.items() if raw["metadata"].get("deletionTimestamp")}
+        for resource in EMPTIED:
+            for raw in await self._list(resource):
+                meta = raw["metadata"]
+                is_ours = meta["namespace"].startswith(OURS)
+                if is_ours and (meta["namespace"] not in spaces or meta["namespace"] in going):
+                    await self._api.delete(resource, meta["namespace"], meta["name"], grace=0)
+        for name in sorted(going):
+            if name.startswith(OURS):
+                await self._api.update(NAMESPACES, "", {**spaces[name], "spec": {"finalizers": []}}, "finalize")
 
     async def _list(self, resource: Resource) -> list[Raw]:
         found: list[Raw] = json.loads(await self._api.list_page(resource, {}))["items"]
