@@ -20,6 +20,7 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA = 1, 4, 5, 9, 18
 RTN_UNICAST, RTM_F_FIB_MATCH = 1, 0x2000
 # Groups of rtnetlink: links, tc, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
 GROUPS = 0x1 | 0x8 | 0x40 | 0x80 | 0x400 | 0x40000
+FILTERS = range(36, 47)  # RTM_NEWQDISC to RTM_GETTFILTER (linux/rtnetlink.h): where a pod is does not depend on these
 NOWHERE = struct.pack("=i", -1)
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -124,22 +125,33 @@ class Changes:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, nl.NETLINK_ROUTE)
         self._socket.bind((0, GROUPS))
+        self._moved = False
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def moved(self) -> bool:
+        """Whether what was drained since this was last asked told of anything but filters: links, routes or rules, or
+        something lost."""
+        moved, self._moved = self._moved, False
+        return moved
 
     def drain(self) -> bool:
         """Read what is queued, at most 1,000 datagrams; whether there was any. An overrun is a change too."""
         changed = False
         for _ in range(1000):
             try:
-                changed = bool(self._socket.recv(nl.RECEIVE_BYTES)) or changed
+                raw = self._socket.recv(nl.RECEIVE_BYTES)
             except BlockingIOError:
                 return changed
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                changed = self._moved = True
+            else:
                 changed = True
+                kinds = {kind for kind, *_ in nl.messages(raw)}
+                self._moved = self._moved or not kinds or any(kind not in FILTERS for kind in kinds)
         return changed
 
     def close(self) -> None:

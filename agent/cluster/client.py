@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -216,6 +217,10 @@ class ApiServer:
     def _words(self, error: BaseException) -> str:
         if isinstance(error, TimeoutError):
             return f"{self.access.server} did not answer in time"
+        if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+            # aiohttp's own words name a Python object, asyncio's the address once more
+            number, words = error.os_error.errno, error.os_error.strerror
+            return f"{self.access.server}: cannot connect: {os.strerror(number) if (number or 0) > 0 else words}"
         return f"{self.access.server}: {' '.join(str(error).split()) or type(error).__name__}"
 
 

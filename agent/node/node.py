@@ -347,7 +347,8 @@ class Node:
             async for _ in readable(changes.fileno()):
                 if changes.drain():
                     await until_quiet(changes.drain, config.quiet, config.hold)
-                    self._places.forget()
+                    if changes.moved():  # filters are our own, mostly: no reason to look for every pod's device again
+                        self._places.forget()
                     kernel.doubt()
                     policy.wake()
         finally:

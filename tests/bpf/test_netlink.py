@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -89,12 +90,30 @@ async def test_a_new_pod_is_noticed_in_the_event_loop(stage: Stage) -> None:
     async with asyncio.timeout(5):
         await noticed.wait()
     assert changes.drain()
+    assert changes.moved()
+    assert not changes.moved()
     asyncio.get_running_loop().remove_reader(changes.fileno())
     changes.close()
     with inside(stage.galaxy.node):
         assert links.route_device(pod.v4) == pod.ifindex
         found = links.links()[pod.ifindex]
     assert (found.kind, found.up) == ("veth", True)
+
+
+@pytest.mark.privileged
+def test_filters_that_come_and_go_move_no_pod(stage: Stage) -> None:
+    pod = stage.galaxy.pod("filtered")
+    with stage.on_node():
+        changes = links.Changes()
+        device = links.links()[pod.ifindex].name
+        for act in ("add", "del"):
+            subprocess.run(["tc", "qdisc", act, "dev", device, "clsact"], check=True)
+            assert changes.drain()
+            assert not changes.moved()
+        subprocess.run(["ip", "link", "set", device, "down"], check=True)
+        assert changes.drain()
+        assert changes.moved()
+        changes.close()
 
 
 def test_an_error_without_words_is_still_one_line() -> None:
