@@ -220,7 +220,7 @@ class ApiServer:
         if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
             # aiohttp's own words name a Python object, asyncio's the address once more
             number, words = error.os_error.errno, error.os_error.strerror
-            return f"{self.access.server}: cannot connect: {os.strerror(number) if (number or 0) > 0 else words}"
+            return f"{self.access.server}: cannot connect: {os.strerror(number) if number and number > 0 else words}"
         return f"{self.access.server}: {' '.join(str(error).split()) or type(error).__name__}"
 
 
