@@ -19,6 +19,8 @@ from l7proxy.poller import ERROR, READ, WRITE, Poller
 
 BUFFER: Final = 256 << 10  # bytes per read
 READS_PER_TURN: Final = 4  # then others get their turn
+SLICE: Final = 0.002  # seconds that what was read may cost, else less is read: small requests cost 1 s per megabyte
+LEAST: Final = 4 << 10  # bytes per read, of a peer whose bytes cost most
 OUT_FULL: Final = 512 << 10  # bytes that a peer has not taken; then nothing more is read for it
 GATHERED: Final = 64  # pieces in one send
 LINGER: Final = 3.0  # seconds in which a peer may take our last words, before it is closed
@@ -45,7 +47,7 @@ class Wire:
     ) -> None:
         self._poller = poller
         self._socket: socket.socket | None = connection
-        self._buffer = buffer
+        self._buffer = self._share = buffer
         self._listener = listener
         self._out: deque[Piece] = deque()
         self.waiting = 0  # bytes that the peer has not taken
@@ -150,11 +152,13 @@ class Wire:
         return True
 
     def _read(self) -> None:
+        began = monotonic()
         for _ in range(READS_PER_TURN):
             if self._socket is None or not self._hears or self._is_silent:
                 return
+            share = self._share
             try:
-                size = self._socket.recv_into(self._buffer)
+                size = self._socket.recv_into(share)
             except BlockingIOError:
                 return
             except OSError:
@@ -164,9 +168,14 @@ class Wire:
                 self._end()
                 return
             if not self._ends_at:
-                self._listener.received(self._buffer[:size])
-            if size < len(self._buffer):
+                self._listener.received(share[:size])
+            if (now := monotonic()) - began > SLICE:
+                self._share = self._buffer[: max(size // 2, LEAST)]
                 return
+            if size < len(share):
+                return
+            self._share = self._buffer[: 2 * len(share)]
+            began = now
 
     def _end(self) -> None:
         self._is_silent = True
