@@ -184,3 +184,19 @@ async def test_a_proxy_that_is_killed_comes_back_under_its_rules(story: Story) -
             await asyncio.sleep(0.05)
     assert story.metadata(ANNOUNCE) == 0
     assert await story.pid() != pid
+
+
+@pytest.mark.parametrize(("flags", "heard"), [((), []), (("--kafka-show-topics",), [ANNOUNCE])])
+async def test_who_asks_for_all_topics_hears_what_the_node_was_told_to_show(
+    flags: tuple[str, ...], heard: list[str]
+) -> None:
+    with galaxy(TOWN, prefix="kafka") as made:
+        made.manifests.write("policy-kafka.yaml", policy({"role": "produce", "topic": PLANS}))
+        async with running(made, flags) as node:
+            story = Story(made, node)
+            await story.pid()
+            with story.broker(), story.connect() as connection:
+                connection.sendall(request(METADATA, VERSION, {"topics": None}))
+                _, fields = read_answer(METADATA, VERSION, _frame(connection))
+                assert [one["name"] for one in fields["topics"]] == heard
+            assert await node.stop() == []
