@@ -106,3 +106,13 @@ def test_only_the_operator_writes_policies_status_and_nobody_writes_policies() -
                 writes = bool(verbs - READ)
                 assert writes == (resource.endswith("/status")), (process, group, resource)
                 assert not writes or process == "operator"
+
+
+def test_the_agent_changes_only_by_the_verbs_that_it_uses() -> None:
+    writes = {key: verbs - READ for key, verbs in granted("agent").items() if verbs - READ}
+    assert writes == {
+        ("cilium.io", "ciliumidentities"): {"create"},
+        ("cilium.io", "ciliumendpoints"): {"create", "patch", "delete"},
+        ("cilium.io", "ciliumendpoints/status"): {"patch"},
+        ("deflector.io", "deflectornodes"): {"create", "patch"},
+    }
