@@ -14,6 +14,7 @@ from agent.cluster.lines import Lines
 from agent.cluster.resources import (
     CILIUM_IDENTITIES,
     CILIUM_POLICIES,
+    CRDS,
     PODS,
     Resource,
 )
@@ -201,6 +202,10 @@ async def test_apply_makes_or_changes_and_takes_back_what_is_applied_no_more(clu
 
 
 async def test_fields_that_the_schema_does_not_name_are_pruned(cluster: Cluster) -> None:
+    if cluster.fake is None:
+        found = await cluster.api.get(CRDS, "", f"{CILIUM_IDENTITIES.plural}.{CILIUM_IDENTITIES.group}")
+        if found["spec"]["versions"][0]["schema"]["openAPIV3Schema"].get("x-kubernetes-preserve-unknown-fields"):
+            pytest.skip("an operator was here first: its definitions keep what they do not name")
     name = str(40_000 + int(cluster.namespace[-4:], 16) % 20_000)
     body = {"metadata": {"name": name}, "security-labels": {"k8s:a": "b"}, "security_labels": {"k8s:a": "c"}}
     made = await cluster.api.create(CILIUM_IDENTITIES, "", body)
