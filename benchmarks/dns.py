@@ -5,8 +5,8 @@ allows. The proxy runs as in production: every query and answer is told to the a
 
 Load, server and agent need more of the machine than the proxy does, and what else runs on it takes its share. So what
 one core gives (`dns_qps`) is queries per second of CPU time that the proxy's process spends, user and system, under
-load, on a core that load and agent keep off; half of that is the half load. `dns_through_qps` is what came through by
-the clock, all on the cores that there are.
+load, on a core that load and agent keep off. `dns_through_qps` is what came through by the clock, all on the cores that
+there are; half of that is the half load: what is added near the most that goes through is the length of a queue.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ COUNT = 30_000
 PACED = 15_000
 ROUNDS = 5
 TIMEOUT = 60.0
+FIRST = -20  # niceness of load and servers, which stand for other machines: they do not wait for the agent on its core
 _POD = Pod(ASKER, ASKER, (("app", ASKER),), "10.244.0.11", "fd00:10:244::b")
 TOWN = Blueprint(
     "dns",
@@ -72,6 +73,9 @@ def _measure(stage: Stage, made: Galaxy, node: Node) -> dict[str, float]:
     own, others = _cores()
     _pin(proxy, own)
     _pin(node.agent_pid, others)
+    for server in (JUDGED, PLAIN):
+        for pid in netns.processes_in(made.namespace(server)):
+            os.setpriority(os.PRIO_PROCESS, pid, FIRST)
     _ask(made, JUDGED, "--window", WINDOW)
     rates: dict[str, list[float]] = {JUDGED: [], PLAIN: []}
     spent: dict[str, list[float]] = {"proxy": [], "agent": []}
@@ -83,16 +87,16 @@ def _measure(stage: Stage, made: Galaxy, node: Node) -> dict[str, float]:
         if leg == JUDGED:
             spent["proxy"].append((cpu_us(proxy) - before[0]) / report["answered"])
             spent["agent"].append((cpu_us(node.agent_pid) - before[1]) / report["answered"])
-    rate = 1e6 / median(spent["proxy"])
+    through = median(rates[JUDGED])
     added: dict[str, list[float]] = {"p50": [], "p99": []}
     for number in range(ROUNDS):
         stage.note(f"dns: at half load, round {number + 1} of {ROUNDS}")
-        paced = {leg: _ask(made, leg, "--rate", rate / 2, count=PACED) for leg in (JUDGED, PLAIN)}
+        paced = {leg: _ask(made, leg, "--rate", through / 2, count=PACED) for leg in (JUDGED, PLAIN)}
         for rank, found in added.items():
             found.append((paced[JUDGED][rank] - paced[PLAIN][rank]) * 1e6)
     return {
-        "dns_qps": rate,
-        "dns_through_qps": median(rates[JUDGED]),
+        "dns_qps": 1e6 / median(spent["proxy"]),
+        "dns_through_qps": through,
         "dns_direct_qps": median(rates[PLAIN]),
         "dns_proxy_us_per_query": median(spent["proxy"]),
         "dns_agent_us_per_query": median(spent["agent"]),
@@ -105,9 +109,8 @@ def _ask(made: Galaxy, server: str, how: str, value: float, count: int = COUNT) 
     """Raises NotMeasured where anything was lost or refused."""
     cores = ",".join(map(str, sorted(_cores()[1])))
     argv = [
-        "taskset",
-        "-c",
-        cores,
+        *("nice", "-n", str(FIRST)),
+        *("taskset", "-c", cores),
         sys.executable,
         "-m",
         "benchmarks.dns_load",

@@ -18,9 +18,7 @@ from xds.client import CHANNEL, ENDED, RETRY_BASE_S, RETRY_MAX_S
 from xds.protos.deflector.l7.v1.reports_pb2 import Answers, Batch
 
 METHOD: Final = "/deflector.l7.v1.Reports/Report"
-GATHER_SECONDS: Final = 0.004  # what has been seen is told so much later, together
-BUSY_FLOWS: Final = 16  # so many came together: there is much to tell
-GATHER_BUSY_SECONDS: Final = 0.016  # then more of them go into a batch, which costs both sides its share however full
+GATHER_SECONDS: Final = 0.004  # what has been seen is told so much later, together; more at once holds up what waits
 COUNTERS_SECONDS: Final = 1.0  # so often it is looked whether some counter has moved
 
 
@@ -92,17 +90,13 @@ class ReportStream:
             self._source.answered(answers.in_force, answers.cannot_be)
 
     async def _tell(self, call: Any) -> None:
-        gather = GATHER_SECONDS
         while True:
             await _within(self._waits, COUNTERS_SECONDS)
             self._waits.clear()
-            await _within(self._urgent, gather)
+            await _within(self._urgent, GATHER_SECONDS)
             self._urgent.clear()
-            flows = 0
             while (batch := self._source.batch()) is not None:
-                flows += batch.dns.flows + batch.kafka.flows
                 await call.write(batch)
-            gather = GATHER_BUSY_SECONDS if flows >= BUSY_FLOWS else GATHER_SECONDS
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
