@@ -18,7 +18,7 @@ from benchmarks.stage import Stage
 from benchmarks.traffic import BATCH, CLIENTS, PORT, SERVERS, messages
 from flows.intake import Intake
 from flows.lookups import NO_REASON, EndpointRef, Lookups, PolicyRef, Reason, ServiceRef, WorkloadRef
-from flows.record import HttpRecord, PacketRecord, Parsed
+from flows.record import HttpRecord, PacketRecord, Parsed, TlsRefusal
 from flows.ring import Ring
 from flows.tally import Count, Tally, Use
 from flows.uuids import uuids
@@ -121,6 +121,9 @@ class Town:
         return self._why[record.denied_by is None]
 
     def why_parsed(self, record: Parsed) -> Reason:
+        return NO_REASON
+
+    def why_refused(self, record: TlsRefusal) -> Reason:
         return NO_REASON
 
     def why_packet(self, record: PacketRecord) -> Reason:

@@ -28,10 +28,11 @@ from flows.record import (
     Parsed,
     ParserVerdict,
     SlotRef,
+    TlsRefusal,
 )
 from flows.redact import Redaction, Redactor
 from flows.ring import Event
-from flows.summary import packet_summary
+from flows.summary import packet_summary, refusal_summary
 from policies.types import Direction, Protocol
 
 KEPT = 8192  # templates and endpoints kept per view; beyond that all are dropped and built anew as they come
@@ -140,6 +141,18 @@ class Builder:
         if common is None:
             common = _keep(self._packets, key, self._packet_template(record, why))
         return Event(time_ns, packet.own(record, time_ns, uuid), common, is_denial=record.is_denial)
+
+    def refused(self, record: TlsRefusal, time_ns: int, uuid: bytes) -> Event:
+        """The flow of a TLS connection that the proxy closed: a drop, as of a packet that no rule allows, with the name
+        of the server among those of the destination. Hubble has no layer 7 of TLS."""
+        dropped = packet.of_refusal(record)
+        template = self._packet_template(dropped, self.view.why_refused(record))
+        flow = flow_pb2.Flow.FromString(template + packet.own(dropped, time_ns, uuid))
+        flow.Summary = refusal_summary(record)
+        if record.server_name:
+            names = {*flow.destination_names, record.server_name.removesuffix(".")}
+            flow.destination_names[:] = sorted(names)
+        return Event(time_ns, flow.SerializeToString(), is_denial=True)
 
     def _packet_template(self, record: PacketRecord, why: Reason) -> bytes:
         flow = flow_pb2.Flow(

@@ -114,7 +114,9 @@ class Intake:
             if entry.common_properties.access_log_type == DOWNSTREAM_END:
                 ends += 1
                 denials += is_denied(entry)
-        self._take(raw, max(1, 2 * ends), denials)  # an exchange becomes two flows, whenever its request is told of
+        refused = len(log.tcp_logs.log_entry)
+        # an exchange becomes two flows, whenever its request is told of
+        self._take(raw, max(1, 2 * ends + refused), denials + refused)
 
     def packets(self, records: Sequence[PacketRecord]) -> None:
         """Take events of the kernel."""
@@ -192,6 +194,8 @@ class Intake:
                 if record.denied_by is not None:
                     news, stamp = HttpNews(record, True, False), self._stamp(waiting.time_ns)
                     events += builder.http(news, stamp, self._new_uuid)
+            for refusal in batch.refusals:
+                events.append(builder.refused(refusal, self._stamp(waiting.time_ns), self._new_uuid()))
         elif not isinstance(waiting.what, flow_pb2.LostEvent):
             records = waiting.what if isinstance(waiting.what, tuple) else self._unpacked(waiting.what)
             dropped = (record for record in records if record.is_denial)
@@ -240,6 +244,8 @@ class Intake:
                 append(event)
                 time_ns = event.time_ns
         self._last_ns = time_ns
+        for refusal in batch.refusals:
+            append(builder.refused(refusal, self._stamp(came_ns), new_uuid()))
 
     def _stamp(self, came_ns: int) -> int:
         self._last_ns = max(came_ns, self._last_ns + 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows.record import HttpRecord, PacketRecord, Parsed
+from flows.record import HttpRecord, PacketRecord, Parsed, TlsRefusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,9 @@ class Lookups(Protocol):
 
     def why_parsed(self, record: Parsed) -> Reason:
         """Which rules let a DNS or Kafka message pass, or why none did."""
+
+    def why_refused(self, record: TlsRefusal) -> Reason:
+        """Why none of the slot's names let the connection pass."""
 
     def why_packet(self, record: PacketRecord) -> Reason:
         """Which policies allowed or denied the packet of a policy verdict, or why none allowed it; of a drop too."""

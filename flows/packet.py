@@ -12,7 +12,7 @@ from typing import Any, Final
 from flow import flow_pb2
 
 from flows.exchange import stamped
-from flows.record import PacketRecord
+from flows.record import PacketKind, PacketRecord, PacketVerdict, TlsRefusal
 from flows.wire import counted, tag, varint
 from policies.types import Protocol
 
@@ -27,6 +27,7 @@ FLAG_FIELDS: Final = (
     ("CWR", 0x80),
     ("NS", 0x100),
 )
+POLICY_DENIED: Final = 133  # flow.DropReason: no rule allows it
 PORTS: Final = ("source_port", "destination_port")
 # Everything about a packet that is not its own: a tuple for each, to be compared.
 alike = attrgetter(*(field for field in PacketRecord.__dataclass_fields__ if field not in PORTS))
@@ -37,6 +38,21 @@ _PORTED: Final = {
     protocol: (tag(flow_pb2.Layer4, kind.DESCRIPTOR.name), *(tag(kind, port) for port in PORTS))
     for protocol, kind in ((Protocol.TCP, flow_pb2.TCP), (Protocol.UDP, flow_pb2.UDP), (Protocol.SCTP, flow_pb2.SCTP))
 }
+
+
+def of_refusal(record: TlsRefusal) -> PacketRecord:
+    """A TLS connection that was closed, as the drop of a packet that no rule allows."""
+    leg = record.leg
+    return PacketRecord(
+        PacketKind.DROP,
+        leg.client_ip,
+        leg.server_ip,
+        source_port=leg.client_port,
+        destination_port=leg.server_port,
+        verdict=PacketVerdict.DROPPED,
+        direction=leg.slot.direction,
+        drop_reason=POLICY_DENIED,
+    )
 
 
 def own(record: PacketRecord, time_ns: int, uuid: bytes) -> bytes:

@@ -107,6 +107,17 @@ class Leg(NamedTuple):
     transport: Protocol = Protocol.TCP
 
 
+class TlsRefusal(NamedTuple):
+    """A connection that the proxy closed because of the server that its ClientHello names; it had reached nobody.
+
+    `server_name` is as Envoy has it (lower case); "" where there was none, or no TLS. `denied_by`: by what.
+    """
+
+    leg: Leg
+    server_name: str
+    denied_by: str
+
+
 class DnsAnswer(NamedTuple):
     """What an answer tells. `ttl` is the lowest of its records, in seconds; 4294967295 if it has none."""
 

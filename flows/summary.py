@@ -6,7 +6,7 @@ Texts are those of Hubble (facts 5.2), and of gopacket for ICMP types, since peo
 from __future__ import annotations
 
 from flows.gotext import quoted
-from flows.record import DnsRecord, HttpRecord, KafkaRecord, PacketRecord
+from flows.record import DnsRecord, HttpRecord, KafkaRecord, PacketRecord, TlsRefusal
 from flows.words import DNS_RCODES
 from policies.types import Protocol
 
@@ -120,3 +120,8 @@ def icmp_name(names: IcmpNames, kind: int, code: int) -> str:
     if codes is None:
         return name if code == 0 else f"{name}(Code: {code})"
     return f"{name}({codes[code]})" if code < len(codes) else f"{name}(Code: {code})"
+
+
+def refusal_summary(record: TlsRefusal) -> str:
+    """Of a connection that was closed before it had reached anybody; Hubble has no words for it."""
+    return f"TLS server name {record.server_name}" if record.server_name else "no TLS server name"

@@ -85,6 +85,16 @@ def regex_of(pattern: str, dialect: Dialect) -> str:
     return f"^{deep}" + _STARS.sub(f"{_CHARACTERS}*", text.replace(".", "[.]")) + "$"
 
 
+def bare_regex(pattern: str) -> str:
+    """RE2 of the names that a pattern of toFQDNs selects as they stand in a Host or a ClientHello: without the dot at
+    the end. The last label has a character at least: a star for none would take that dot for the one before it."""
+    if is_everything(pattern):
+        return f"(?:{_CHARACTERS}+[.])*{_CHARACTERS}+"
+    body = regex_of(pattern, Dialect.TO_FQDNS).removeprefix("^").removesuffix("[.]$")
+    before, star, last = body.rpartition(f"{_CHARACTERS}*")
+    return f"{before}{_CHARACTERS}+" if star and not last and (not before or before.endswith("[.]")) else body
+
+
 class _Node:
     """Where labels lead to, read from the end of a name."""
 

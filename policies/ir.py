@@ -40,11 +40,12 @@ class Verdict(StrEnum):
 
 
 class L7Parser(StrEnum):
-    """Who judges what arrives at a slot: Envoy, or one of the proxies of l7proxy."""
+    """Who judges what arrives at a slot: Envoy (HTTP, TLS), or one of the proxies of l7proxy."""
 
     HTTP = "http"
     DNS = "dns"
     KAFKA = "kafka"
+    TLS = "tls"
 
     __hash__ = str.__hash__
 
@@ -195,7 +196,30 @@ class KafkaRule:
         return not (self.api_keys or self.client_id or self.topic) and self.api_version is None
 
 
-L7Rule: TypeAlias = HttpRule | DnsRule | KafkaRule
+@dataclass(frozen=True, slots=True)
+class TlsRule:
+    """Connections whose ClientHello names this server (SNI): a name or a pattern of toFQDNs, as in FqdnSelector.
+
+    No rule matches a connection that names none, or is no TLS.
+    """
+
+    name: str = ""
+    pattern: str = ""
+    origins: tuple[Origin, ...] = ()
+
+    parser = L7Parser.TLS
+
+    @property
+    def match_key(self) -> tuple[str, str]:
+        """What the rule matches, without where it comes from; also its sort key."""
+        return (self.name, self.pattern)
+
+    @property
+    def is_wildcard(self) -> bool:
+        return False
+
+
+L7Rule: TypeAlias = HttpRule | DnsRule | KafkaRule | TlsRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +235,7 @@ class RuleSet:
     wildcard: tuple[Origin, ...] = ()
     dns: tuple[DnsRule, ...] = ()
     kafka: tuple[KafkaRule, ...] = ()
+    tls: tuple[TlsRule, ...] = ()
 
     @classmethod
     def of(cls, rules: Sequence[L7Rule], wildcard: tuple[Origin, ...] = ()) -> RuleSet:
@@ -221,7 +246,7 @@ class RuleSet:
     @property
     def rules(self) -> tuple[L7Rule, ...]:
         """Those of its parser, whichever it is."""
-        return self.http or self.dns or self.kafka
+        return self.http or self.dns or self.kafka or self.tls
 
     @property
     def parser(self) -> L7Parser:

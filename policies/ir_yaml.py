@@ -32,6 +32,7 @@ from policies.ir import (
     ServiceAddress,
     Slot,
     SlotState,
+    TlsRule,
     Verdict,
 )
 from policies.types import Direction, Origin, PortRange, Protocol
@@ -89,11 +90,16 @@ def _rule_set(plain: Plain) -> RuleSet:
         wildcard=_origins(plain.get("wildcard", ())),
         dns=tuple(_dns(item) for item in plain.get("dns", ())),
         kafka=tuple(_kafka(item) for item in plain.get("kafka", ())),
+        tls=tuple(_tls(item) for item in plain.get("tls", ())),
     )
 
 
 def _dns(plain: Plain) -> DnsRule:
     return DnsRule(plain.get("name", ""), plain.get("pattern", ""), _origins(plain.get("origins", ())))
+
+
+def _tls(plain: Plain) -> TlsRule:
+    return TlsRule(plain.get("name", ""), plain.get("pattern", ""), _origins(plain.get("origins", ())))
 
 
 def _kafka(plain: Plain) -> KafkaRule:

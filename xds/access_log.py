@@ -31,7 +31,11 @@ from envoy.config.accesslog.v3.accesslog_pb2 import (
 from envoy.config.core.v3.config_source_pb2 import ApiVersion
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType
-from envoy.extensions.access_loggers.grpc.v3.als_pb2 import HttpGrpcAccessLogConfig
+from envoy.extensions.access_loggers.grpc.v3.als_pb2 import (
+    CommonGrpcAccessLogConfig,
+    HttpGrpcAccessLogConfig,
+    TcpGrpcAccessLogConfig,
+)
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
@@ -69,15 +73,28 @@ def _access_logs(cluster: str, flush_ms: int) -> tuple[AccessLog, ...]:
     return _log(short, usual), _log(full, unusual)
 
 
+def refusal_log(options: Options) -> AccessLog:
+    """The access log of TLS connections that are refused; each is told once, when it is closed."""
+    config = TcpGrpcAccessLogConfig()
+    _fill(config.common_config, options.access_log_cluster, options.log_flush_ms)
+    config.common_config.filter_state_objects_to_log.extend(
+        (denial.SLOT_FILTER_STATE, denial.REFUSED_FILTER_STATE, denial.SERVER_NAME_FILTER_STATE)
+    )
+    return AccessLog(name="envoy.access_loggers.tcp_grpc", typed_config=pack(config))
+
+
 def _config(cluster: str, flush_ms: int) -> HttpGrpcAccessLogConfig:
     config = HttpGrpcAccessLogConfig()
-    common = config.common_config
+    _fill(config.common_config, cluster, flush_ms)
+    return config
+
+
+def _fill(common: CommonGrpcAccessLogConfig, cluster: str, flush_ms: int) -> None:
     common.log_name = denial.LOG_NAME
     common.transport_api_version = ApiVersion.V3
     common.grpc_service.envoy_grpc.cluster_name = cluster
     common.buffer_flush_interval.FromMilliseconds(flush_ms)
     common.buffer_size_bytes.value = BUFFER_SIZE
-    return config
 
 
 def _log(config: HttpGrpcAccessLogConfig, concerned: AccessLogFilter) -> AccessLog:

@@ -41,6 +41,9 @@ NO_TUNNEL_BODY = "Tunnels are not supported\r\n"
 
 # Where an entry names its slot: the route, or for requests refused before routing (malformed) this filter state.
 SLOT_FILTER_STATE = "deflector.slot"
+# The same of a TLS connection that is refused: by what (DENY, RETIRED), and the server that it named, if any.
+REFUSED_FILTER_STATE = "deflector.refused"
+SERVER_NAME_FILTER_STATE = "deflector.server-name"
 
 # The access loggers' log_name, and the request headers that short and full entries carry. The method is among the
 # latter because an entry has a number for the best-known methods only, and none for PROPFIND.

@@ -41,6 +41,7 @@ REDIRECTED = "redirected"  # the name of the one filter chain
 SOL_SOCKET, SO_KEEPALIVE, SO_MARK = 1, 9, 36
 IPPROTO_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT = 6, 4, 5, 6
 
+TEXT = "envoy.string"  # the factory of filter state that is text
 ORIGINAL_DESTINATION_STATE = "envoy.network.transport_socket.original_dst_address"
 
 _TRAFFIC = {Direction.INGRESS: base_pb2.TrafficDirection.INBOUND, Direction.EGRESS: base_pb2.TrafficDirection.OUTBOUND}
@@ -48,14 +49,20 @@ _TRAFFIC = {Direction.INGRESS: base_pb2.TrafficDirection.INBOUND, Direction.EGRE
 
 def listener_resource(slot: Slot, port: int, options: Options) -> Resource:
     """The listener of a slot on a proxy port."""
+    listener = transparent_listener(slot, port, options)
+    listener.filter_chains.append(_chain(slot, options))
+    listener.filter_chain_matcher.CopyFrom(only_redirected(port, chosen(REDIRECTED)))
+    return resource(LISTENER, listener, refers=(*cluster_keys(), filter_key(slot)))
+
+
+def transparent_listener(slot: Slot, port: int, options: Options) -> Listener:
+    """A listener that is not seen by either side, still without filter chains."""
     marks = options.marks[slot.direction]
     listener = Listener(
         name=slot.name,
         stat_prefix=slot.name,
         address=_address("0.0.0.0", port),
         traffic_direction=_TRAFFIC[slot.direction],
-        filter_chains=[_chain(slot, options)],
-        filter_chain_matcher=_only_redirected(port),
         socket_options=_socket_options(marks.accepted),
     )
     if options.ipv6:
@@ -65,7 +72,7 @@ def listener_resource(slot: Slot, port: int, options: Options) -> Resource:
     listener.listener_filters.add(
         name="envoy.filters.listener.original_src", typed_config=pack(OriginalSrc(mark=marks.upstream))
     )
-    return resource(LISTENER, listener, refers=(*cluster_keys(), filter_key(slot)))
+    return listener
 
 
 def _address(host: str, port: int) -> Address:
@@ -75,24 +82,31 @@ def _address(host: str, port: int) -> Address:
     return address
 
 
-def _only_redirected(port: int) -> Matcher:
-    """Chooses the filter chain, unless the destination is the proxy port itself: then none, and Envoy closes."""
+def only_redirected(port: int, choice: Matcher.OnMatch) -> Matcher:
+    """Makes the choice, unless the destination is the proxy port itself: then no filter chain, and Envoy closes."""
     matcher = Matcher()
     entry = matcher.matcher_list.matchers.add()
     direct = entry.predicate.not_matcher.single_predicate
     direct.input.name = "destination-port"
     direct.input.typed_config.CopyFrom(pack(DestinationPortInput()))
     direct.value_match.exact = str(port)
-    entry.on_match.action.name = "filter-chain"
-    entry.on_match.action.typed_config.CopyFrom(pack(StringValue(value=REDIRECTED)))
+    entry.on_match.CopyFrom(choice)
     return matcher
+
+
+def chosen(chain: str) -> Matcher.OnMatch:
+    """The filter chain of this name."""
+    choice = Matcher.OnMatch()
+    choice.action.name = "filter-chain"
+    choice.action.typed_config.CopyFrom(pack(StringValue(value=chain)))
+    return choice
 
 
 def _chain(slot: Slot, options: Options) -> FilterChain:
     state = SetFilterState(
         on_new_connection=[
-            _state(ORIGINAL_DESTINATION_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%"),
-            _state(denial.SLOT_FILTER_STATE, slot.name.replace("%", "%%"), factory="envoy.string"),
+            original_destination(),
+            slot_named(slot),
         ]
     )
     return FilterChain(
@@ -107,7 +121,18 @@ def _chain(slot: Slot, options: Options) -> FilterChain:
     )
 
 
-def _state(key: str, value: str, factory: str = "") -> FilterStateValue:
+def original_destination() -> FilterStateValue:
+    """Where the cluster connects to."""
+    return state(ORIGINAL_DESTINATION_STATE, "%DOWNSTREAM_LOCAL_ADDRESS%")
+
+
+def slot_named(slot: Slot) -> FilterStateValue:
+    """The slot, for the access log."""
+    return state(denial.SLOT_FILTER_STATE, slot.name.replace("%", "%%"), factory=TEXT)
+
+
+def state(key: str, value: str, factory: str = "") -> FilterStateValue:
+    """An object of the connection's filter state; `value` is a format."""
     text = SubstitutionFormatString()
     text.text_format_source.inline_string = value
     return FilterStateValue(object_key=key, factory_key=factory, format_string=text)

@@ -1,5 +1,6 @@
-"""NodePolicy -> ResourceTable: a table for each proxy, of the slots of its parser. For Envoy per slot a listener, if it
-has a port, and a filter of the same name; two clusters. For a proxy of ours per slot with a port a listener (xds.l7).
+"""NodePolicy -> ResourceTable: a table for each proxy, of the slots of its parsers. For Envoy per slot a listener, if
+it has a port, and for HTTP a filter of the same name; two clusters. For a proxy of ours per slot with a port a listener
+(xds.l7).
 
 Pure. A slot that cannot be translated becomes an error and the others go on; the cache then keeps what it last served
 for that slot, so nothing is undone because one rule is bad.
@@ -8,7 +9,7 @@ for that slot, so nothing is undone because one rule is bad.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from policies import ir
 from policies.ir import L7Parser
@@ -18,18 +19,26 @@ from xds.l7 import DnsNode, dns_options, kafka_options, l7_listener
 from xds.listeners import listener_resource
 from xds.options import DEFAULT_MARKS, Marks, Options
 from xds.resources import Resource, ResourceTable, TranslationError
+from xds.tls import tls_listener_resource
 
-__all__ = ["DEFAULT_MARKS", "Marks", "Options", "Translator", "translate"]
+__all__ = ["DEFAULT_MARKS", "Marks", "Options", "Translator", "told_with", "translate"]
 
 PORT_MIN, PORT_MAX = 1, 65535
+_TOLD_WITH: Final[Mapping[L7Parser, L7Parser]] = {L7Parser.TLS: L7Parser.HTTP}  # Envoy has both
 
 
 Input: TypeAlias = tuple[ir.Slot, int | None]
 
 
+def told_with(parser: L7Parser) -> L7Parser:
+    """The parser by which the proxy of this one is known: its own, or that of the proxy which judges both."""
+    return _TOLD_WITH.get(parser, parser)
+
+
 class Translator:
-    """Translates one node for the proxy of one parser, again and again, and remembers the slots of the last time: at a
-    thousand slots, where one has changed, that is the difference between half a second and a few milliseconds."""
+    """Translates one node for the proxy that is known by one parser, again and again, and remembers the slots of the
+    last time: at a thousand slots, where one has changed, that is the difference between half a second and a few
+    milliseconds."""
 
     def __init__(self, options: Options | None = None, parser: L7Parser = L7Parser.HTTP) -> None:
         self._options = options or Options()
@@ -38,7 +47,7 @@ class Translator:
         self._last: dict[str, tuple[Input, tuple[Resource, ...]]] = {}
 
     def translate(self, node: ir.NodePolicy, ports: Mapping[str, int]) -> ResourceTable:
-        """Translate every slot of the parser. `ports` gives slots that are to listen their proxy port, by name."""
+        """Translate every slot of the proxy. `ports` gives slots that are to listen their proxy port, by name."""
         resources: list[Resource] = [*self._clusters, *self._of_the_node(node)]
         errors: list[TranslationError] = []
         remembered: dict[str, tuple[Input, tuple[Resource, ...]]] = {}
@@ -55,7 +64,7 @@ class Translator:
         return ResourceTable(tuple(sorted(resources, key=lambda r: r.key)), tuple(errors))
 
     def _slots(self, node: ir.NodePolicy) -> Iterator[ir.Slot]:
-        return (slot for slot in node.slots if slot.parser is self._parser)
+        return (slot for slot in node.slots if told_with(slot.parser) is self._parser)
 
     def _of_the_node(self, node: ir.NodePolicy) -> Iterator[Resource]:
         if self._parser is L7Parser.DNS:
@@ -83,6 +92,10 @@ def _slot(slot: ir.Slot, port: int | None, options: Options) -> Iterator[Resourc
     Envoy still judges by the filter what it drains (a filter that goes as well would leave the listener's own deny)."""
     if port is not None and not PORT_MIN <= port <= PORT_MAX:
         raise ValueError(f"{port} is not a port")
+    if slot.parser is L7Parser.TLS:
+        if port is not None:
+            yield tls_listener_resource(slot, port, options)
+        return
     if slot.parser is not L7Parser.HTTP:
         if port is not None:
             yield l7_listener(slot, port, ipv6=options.ipv6)

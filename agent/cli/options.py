@@ -107,7 +107,7 @@ _MODES: Final = (
         type=click.Choice(FQDN_ENFORCEMENTS),
         default=FQDN_ENFORCEMENTS[0],
         show_default=True,
-        help="What toFQDNs with HTTP rules hold requests to: learned addresses, the name in Host, or both.",
+        help="What toFQDNs with HTTP rules, or at 443/TCP, hold to: learned addresses, the name (Host, SNI), or both.",
     ),
 )
 

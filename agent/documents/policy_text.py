@@ -32,6 +32,7 @@ _REASONS = {
     Reason.HTTP: reasons.NO_L7_RULE,
     Reason.DNS: reasons.NO_L7_RULE,
     Reason.KAFKA: reasons.NO_L7_RULE,
+    Reason.TLS: reasons.NO_L7_RULE,
     Reason.DEFAULT_DENY: reasons.DEFAULT_DENY,
     Reason.NO_BACKEND: reasons.NO_BACKEND,
 }
@@ -39,6 +40,9 @@ _ASK_WITH = {
     L7Parser.HTTP: "--method and --path",
     L7Parser.DNS: "--dns",
     L7Parser.KAFKA: "--kafka-api and --kafka-topic",
+}
+_JUDGED_BY = {
+    L7Parser.TLS: "connections pass by the server name of their ClientHello (SNI), judged by",
 }
 
 
@@ -113,6 +117,8 @@ def _l7_reason(l7: L7) -> str:
             what = "it is malformed" if status == BAD_REQUEST else f"go to {l7.decision.arrival.request.path}"
             return f"Envoy answers {status} by itself: {what}"
         case L7Verdict.NOT_ASKED:
+            if (judged := _JUDGED_BY.get(l7.rules.parser)) is not None:
+                return f"{judged} {reasons.counted(l7.rules)}"
             return f"requests are judged by {reasons.counted(l7.rules)}: ask with {_ASK_WITH[l7.rules.parser]}"
         case L7Verdict.ALLOWED if l7.is_filtered:
             return reasons.filtered(l7.rules)

@@ -12,7 +12,7 @@ from xds.acks import AckResult
 from xds.consumer import Consumer
 from xds.l7 import DNS_OPTIONS_NAME, KAFKA_OPTIONS_NAME
 from xds.resources import DNS_OPTIONS, FILTER, KAFKA_OPTIONS, LISTENER, Key
-from xds.translator import Options, Translator
+from xds.translator import Options, Translator, told_with
 
 GATHER_SECONDS: Final = 0.02  # between a late answer and the look at all of them
 
@@ -21,6 +21,7 @@ _OF_A_SLOT: Final[Mapping[L7Parser, tuple[str, ...]]] = {
     L7Parser.HTTP: (LISTENER, FILTER),
     L7Parser.DNS: (LISTENER,),
     L7Parser.KAFKA: (LISTENER,),
+    L7Parser.TLS: (LISTENER,),
 }
 # What all slots of the parser depend on.
 _OF_ALL_SLOTS: Final[Mapping[L7Parser, Key]] = {
@@ -32,8 +33,9 @@ Owed = Mapping[str, Collection[str]]  # names by type
 
 
 class AdsProxies:
-    """`consumers` by what they judge. `on_progress` is called when a late answer has come; `need` with the parsers
-    whose proxies have something to judge, before they are waited for."""
+    """`consumers` by what they judge; a proxy that judges by two parsers is one consumer. `on_progress` is called when
+    a late answer has come; `need` with the parsers whose proxies have something to judge, before they are waited
+    for."""
 
     def __init__(
         self,
@@ -43,20 +45,20 @@ class AdsProxies:
         need: Callable[[Collection[L7Parser]], None],
     ) -> None:
         self._consumers = consumers
-        self._translators = {parser: Translator(options, parser) for parser in consumers}
+        self._translators = {parser: Translator(options, parser) for parser in consumers if told_with(parser) is parser}
         self._on_progress = on_progress
         self._need = need
         self._owed: dict[L7Parser, Owed] = {}  # what is not answered
         self._look: asyncio.TimerHandle | None = None
-        for consumer in consumers.values():
-            consumer.watch(self._answered)
+        for parser in self._translators:
+            consumers[parser].watch(self._answered)
 
     async def program(self, node: NodePolicy, ports: Mapping[str, int], patience: Patience) -> Programmed:
         self._owed = {}
         refused: dict[str, str] = {}
-        for parser, consumer in self._consumers.items():
-            table = self._translators[parser].translate(node, ports)
-            consumer.cache.publish(table)
+        for parser, translator in self._translators.items():
+            table = translator.translate(node, ports)
+            self._consumers[parser].cache.publish(table)
             refused.update((error.slot, error.message) for error in table.errors)
         # A slot without a listener is only a filter for what Envoy drains: perhaps nobody asks for it any more.
         listening = [slot for slot in node.slots if slot.name in ports and slot.name not in refused]

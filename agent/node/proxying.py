@@ -28,7 +28,7 @@ from xds.consumer import Consumer
 from xds.l7 import PARSERS
 from xds.protos.deflector.l7.v1 import reports_pb2
 from xds.server import AdsServicer
-from xds.translator import Options
+from xds.translator import Options, told_with
 
 log = logging.getLogger("deflector")
 
@@ -42,7 +42,8 @@ class NodeProxies:
     def __init__(self, config: Config, envoy_binary: Path | None, flows: Flows, learned: Learned) -> None:
         files = config.run_dir
         self._config = config
-        self._consumers = {parser: Consumer(SnapshotCache()) for parser in L7Parser}
+        proxies = {parser: Consumer(SnapshotCache()) for parser in L7Parser if told_with(parser) is parser}
+        self._consumers = {parser: proxies[told_with(parser)] for parser in L7Parser}
         self.envoy: Envoy | Elsewhere = Elsewhere()
         if envoy_binary is not None:
             self.envoy = Envoy(envoy_binary, files, config.envoy_concurrency, log.info)
@@ -88,7 +89,7 @@ class NodeProxies:
     @property
     def answers(self) -> tuple[int, int]:
         """ACKs and NACKs of all proxies since the start."""
-        consumers = self._consumers.values()
+        consumers = set(self._consumers.values())
         return sum(one.acks for one in consumers), sum(one.nacks for one in consumers)
 
     def facts(self) -> dict[str, ProxyFacts]:

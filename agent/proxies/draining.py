@@ -11,4 +11,5 @@ REST_SECONDS: Final[Mapping[L7Parser, float]] = {
     L7Parser.HTTP: DRAIN_SECONDS,
     L7Parser.DNS: 0.0,
     L7Parser.KAFKA: DRAIN_SECONDS,
+    L7Parser.TLS: DRAIN_SECONDS,
 }

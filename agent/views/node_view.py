@@ -9,11 +9,12 @@ from agent.views.packet_reasons import Attempt, PacketReasons, drop_reason, is_v
 from agent.views.parsed_reasons import ParsedReasons
 from agent.views.policy_refs import PolicyRefs
 from agent.views.reasons import Asked, RequestReasons
+from agent.views.refusals import RefusalReasons
 from agent.views.searches import Searches
 from agent.views.slot_reasons import UNKNOWN, SlotReasons, Traced
 from agent.views.whereabouts import Whereabouts
 from flows.lookups import EndpointRef, ServiceRef, WorkloadRef
-from flows.record import HttpRecord, PacketRecord, Parsed
+from flows.record import HttpRecord, PacketRecord, Parsed, TlsRefusal
 from policies.compiling.identity import IdentityAllocator
 from policies.ir import NodePolicy
 from policies.objects import ObjectKey, Pod
@@ -62,6 +63,7 @@ class NodeView:
         slots = SlotReasons(node, refs)
         self._requests = RequestReasons(slots, searches)
         self._parsed = ParsedReasons(slots, searches)
+        self._refusals = RefusalReasons(slots, searches)
         self._packets = PacketReasons(node, world, refs, searches)
         former: Whereabouts = before._where if before is not None else Whereabouts()
         self._where: Whereabouts = former.then(world, node)
@@ -125,6 +127,10 @@ class NodeView:
     def why_parsed(self, record: Parsed) -> Traced:
         """Which rules let a DNS or Kafka message pass, or why none did."""
         return self._parsed.of(record)
+
+    def why_refused(self, record: TlsRefusal) -> Traced:
+        """Why no TLS rule let the connection pass."""
+        return self._refusals.of(record)
 
     def why_packet(self, record: PacketRecord) -> Traced:
         """Which clauses gave this policy verdict; of a default deny, what came nearest."""

@@ -17,7 +17,7 @@ from policies.explaining.differences import Nearest
 from policies.explaining.near_kafka import NearKafka
 from policies.explaining.near_names import NearNames
 from policies.explaining.nearest import NearMisses
-from policies.ir import HttpRule, RuleSet
+from policies.ir import DnsRule, HttpRule, RuleSet, TlsRule
 from policies.judging.requests import Request
 from xds.rbac_tree import rule_name
 
@@ -60,13 +60,15 @@ class RuleIndex:
 
     @cached_property
     def names(self) -> NameSet:
-        """The names that its DNS rules allow."""
-        named = [rule.name for rule in self.rules.dns if not rule.pattern]
-        return NameSet(named, (rule.pattern for rule in self.rules.dns if rule.pattern), Dialect.DNS_RULE)
+        """The names that its DNS rules allow, or its TLS rules."""
+        rules: tuple[DnsRule | TlsRule, ...] = self.rules.dns or self.rules.tls
+        dialect = Dialect.TO_FQDNS if self.rules.tls else Dialect.DNS_RULE
+        named = [rule.name for rule in rules if not rule.pattern]
+        return NameSet(named, (rule.pattern for rule in rules if rule.pattern), dialect)
 
     @cached_property
     def near_names(self) -> NearNames:
-        """Its DNS rules, to be asked which came nearest; within the allowance."""
+        """Its DNS or TLS rules, to be asked which came nearest; within the allowance."""
         return NearNames(self.rules)
 
     @cached_property

@@ -14,16 +14,18 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from envoy.config.core.v3.base_pb2 import Metadata
+from envoy.data.accesslog.v3.accesslog_pb2 import TCPAccessLogEntry
 from google.protobuf.message import DecodeError as WireError
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue, UInt32Value
 from seen import seen_pb2
 
-from flows.record import Headers, HttpExchange, HttpRecord, SlotRef
+from flows.record import Headers, HttpExchange, HttpRecord, Leg, SlotRef, TlsRefusal
 from policies.types import PORT_MAX, Direction
 
 # A listener's only route bears the name of its slot. Where a request was refused before routing, the slot is in this
 # filter state object instead.
 SLOT_KEY = "deflector.slot"
+REFUSED_KEY, SERVER_NAME_KEY = "deflector.refused", "deflector.server-name"  # as xds.denial has them
 
 # envoy.data.accesslog.v3.AccessLogType
 DOWNSTREAM_PERIODIC = 5
@@ -62,6 +64,7 @@ class Batch:
     records: tuple[HttpRecord, ...]
     malformed: int = 0
     complaint: str = ""
+    refusals: tuple[TlsRefusal, ...] = ()
 
 
 def remembered(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
@@ -73,8 +76,15 @@ def remembered(parse: Callable[[bytes], T]) -> Callable[[bytes], T]:
 def decode_message(message: seen_pb2.Log, slot_key: str = SLOT_KEY) -> Batch:
     """Decode one message of the stream. Never raises: bad entries are counted."""
     records: list[HttpRecord] = []
-    malformed = len(message.tcp_logs.log_entry)  # no listener of ours writes these
-    complaint = "tcp_logs: not an HTTP access log" if malformed else ""
+    refusals: list[TlsRefusal] = []
+    malformed = 0
+    complaint = ""
+    for raw in message.tcp_logs.log_entry:
+        try:
+            refusals.append(decode_refusal(raw, slot_key))
+        except DecodeError as error:
+            malformed += 1
+            complaint = str(error)
     for entry in message.http_logs.log_entry:
         try:
             record = decode_entry(entry, slot_key)
@@ -84,7 +94,22 @@ def decode_message(message: seen_pb2.Log, slot_key: str = SLOT_KEY) -> Batch:
         else:
             if record is not None:
                 records.append(record)
-    return Batch(tuple(records), malformed, complaint)
+    return Batch(tuple(records), malformed, complaint, tuple(refusals))
+
+
+def decode_refusal(raw: bytes, slot_key: str = SLOT_KEY) -> TlsRefusal:
+    """Decode one entry of the log of refused TLS connections, the only ones without HTTP. Raises DecodeError."""
+    try:
+        common = TCPAccessLogEntry.FromString(raw).common_properties
+        states = {key: _text_of(any_.TypeName(), any_.value) for key, any_ in common.filter_state_objects.items()}
+    except (WireError, UnicodeDecodeError) as error:
+        raise DecodeError(f"an entry that does not keep to Envoy's API: {error}") from None
+    if slot_key not in states or REFUSED_KEY not in states:
+        raise DecodeError("tcp_logs: not of a connection that was refused")
+    client = _end(common.downstream_remote_address.socket_address, "downstream_remote_address")
+    server = _end(common.downstream_local_address.socket_address, "downstream_local_address")
+    leg = Leg(_named_slot(states[slot_key]), *client, *server)
+    return TlsRefusal(leg, states.get(SERVER_NAME_KEY, ""), states[REFUSED_KEY])
 
 
 def decode_entry(entry: seen_pb2.Entry, slot_key: str = SLOT_KEY) -> HttpRecord | None:

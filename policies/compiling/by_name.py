@@ -5,8 +5,9 @@
             request may choose the address
     both    requests go to learned addresses under an allowed name
 
-Names are judged where requests are: at ports with HTTP rules, by the Host that is asked for. A rule that asks for a
-host of its own says already which, and its port is held by addresses; so is whatever has no HTTP rules.
+Names are judged where they are said: at ports with HTTP rules by the Host of each request, at 443/TCP without L7 rules
+by the server name of the ClientHello (SNI). A rule that asks for a host of its own says already which, and its port is
+held by addresses; so is whatever else has no HTTP rules: other ports, ranges, named ports, and clauses for all ports.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
-from policies.dns_patterns import Dialect, is_everything, regex_of
-from policies.ir import FqdnSelector, HttpRule
-from policies.rules import Action, Clause, Entity, EntityPeer, FqdnPeer, SecretRule, ToPorts
+from policies.dns_patterns import bare_regex
+from policies.ir import FqdnSelector, HttpRule, TlsRule
+from policies.rules import Action, Clause, Entity, EntityPeer, FqdnPeer, PortSpec, SecretRule, ToPorts
+from policies.types import PortRange, Protocol
 
-_ANY_NAME: Final = "(?:[-a-zA-Z0-9_]+[.])*[-a-zA-Z0-9_]+"
-_ROOT_DOT: Final = "[.]$"
+TLS_PORT: Final = PortRange(443, 443)  # where what has no L7 rules is taken for TLS
+
 _WORLD: Final = (EntityPeer(Entity.WORLD),)
 
 
@@ -39,17 +41,24 @@ def split(clause: Clause, how: FqdnEnforcement) -> tuple[Clause, ...]:
     if how is FqdnEnforcement.IP or clause.action is Action.DENY or not clause.peers:
         return (clause,)
     selectors = [peer.selector for peer in clause.peers if isinstance(peer, FqdnPeer)]
-    judged = [entry for entry in clause.to_ports if _asks_no_host(entry)]
-    if len(selectors) < len(clause.peers) or not judged:
+    if len(selectors) < len(clause.peers):
         return (clause,)
     host = host_regex(selectors)
-    named = replace(
-        clause,
-        peers=clause.peers if how is FqdnEnforcement.BOTH else _WORLD,
-        to_ports=tuple(_with_host(entry, host) for entry in judged),
-    )
-    rest = tuple(entry for entry in clause.to_ports if entry not in judged)
-    return (replace(clause, to_ports=rest), named) if rest else (named,)
+    names = {TlsRule(selector.name, selector.pattern, (clause.origin,)) for selector in selectors}
+    server_names = tuple(sorted(names, key=lambda rule: rule.match_key))
+    judged, rest = [], []
+    for entry in clause.to_ports:
+        if _asks_no_host(entry):
+            judged.append(_with_host(entry, host))
+            continue
+        tls, others = _parted(entry)
+        judged += [ToPorts(tls, server_names)] if tls else []
+        rest += [replace(entry, ports=others)] if others or not tls else []
+    if not judged:
+        return (clause,)
+    peers = clause.peers if how is FqdnEnforcement.BOTH else _WORLD
+    named = replace(clause, peers=peers, to_ports=tuple(judged))
+    return (replace(clause, to_ports=tuple(rest)), named) if rest else (named,)
 
 
 def host_regex(selectors: Iterable[FqdnSelector]) -> str:
@@ -59,15 +68,31 @@ def host_regex(selectors: Iterable[FqdnSelector]) -> str:
 
 def _name_regex(selector: FqdnSelector) -> str:
     """Without the dot at the end. The root has no name that a host could have."""
-    if selector.pattern and is_everything(selector.pattern):
-        return _ANY_NAME
     if selector.pattern:
-        return regex_of(selector.pattern, Dialect.TO_FQDNS).removeprefix("^").removesuffix(_ROOT_DOT)
+        return bare_regex(selector.pattern)
     return re.escape(selector.name.removesuffix(".")) if selector.name else "[^\\x00-\\x{10FFFF}]"
 
 
 def _asks_no_host(entry: ToPorts) -> bool:
     return bool(entry.l7) and all(isinstance(rule, HttpRule) and not rule.host for rule in entry.l7)
+
+
+def _parted(entry: ToPorts) -> tuple[tuple[PortSpec, ...], tuple[PortSpec, ...]]:
+    """The ports of an entry where TLS is spoken, and all others; 443 of any protocol is UDP's and SCTP's as well."""
+    if entry.l7:
+        return (), entry.ports
+    tls = tuple(PortSpec(Protocol.TCP, TLS_PORT) for spec in entry.ports if _is_tls(spec))[:1]
+    others: list[PortSpec] = []
+    for spec in entry.ports:
+        if not _is_tls(spec):
+            others.append(spec)
+        elif spec.protocol is Protocol.ANY:
+            others += (PortSpec(Protocol.UDP, TLS_PORT), PortSpec(Protocol.SCTP, TLS_PORT))
+    return tls, tuple(others)
+
+
+def _is_tls(spec: PortSpec) -> bool:
+    return spec.ports == TLS_PORT and spec.protocol in (Protocol.TCP, Protocol.ANY)
 
 
 def _with_host(entry: ToPorts, host: str) -> ToPorts:

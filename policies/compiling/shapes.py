@@ -23,6 +23,7 @@ _SPOKEN_OVER: Final = {
     L7Parser.HTTP: (Protocol.TCP,),
     L7Parser.KAFKA: (Protocol.TCP,),
     L7Parser.DNS: (Protocol.TCP, Protocol.UDP),
+    L7Parser.TLS: (Protocol.TCP,),
 }
 # Facts 3.2: what the clauses of a policy that enforces nothing do not cover passes, requests of its own rules too.
 DEFAULT_ALLOW: Final = "default-allow"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from policies.errors import one_line
-from policies.ir import REDACTED, DnsRule, HeaderMatch, HttpRule, KafkaRule, L7Rule
+from policies.ir import REDACTED, DnsRule, HeaderMatch, HttpRule, KafkaRule, L7Rule, TlsRule
 from policies.kafka_keys import CILIUM_ROLES, ROLES
 from policies.kafka_keys import name_of as api_of
 from policies.types import Origin
@@ -95,7 +95,7 @@ def origin_to_dict(origin: Origin) -> dict[str, str]:
 def rule_to_dict(rule: L7Rule) -> dict[str, Any]:
     """What the rule asks for; fields that may be anything are left out."""
     match rule:
-        case DnsRule():
+        case DnsRule() | TlsRule():
             return {"pattern" if rule.pattern else "name": name_of(rule)}
         case KafkaRule():
             role = _ROLES.get(rule.api_keys, "")
@@ -109,7 +109,7 @@ def rule_to_dict(rule: L7Rule) -> dict[str, Any]:
             return {name: value for name, value in (asked | {"headers": headers}).items() if value}
 
 
-def name_of(rule: DnsRule) -> str:
+def name_of(rule: DnsRule | TlsRule) -> str:
     """The name or the pattern as people write it: without the trailing dot, but for the root, and for one label."""
     written = rule.pattern or rule.name or "."
     return written if written in (".", "*.") else written.removesuffix(".")
@@ -129,7 +129,7 @@ def rule_in_words(rule: L7Rule) -> str:
 
 def _words(rule: L7Rule) -> Iterable[str]:
     match rule:
-        case DnsRule():
+        case DnsRule() | TlsRule():
             return ("pattern" if rule.pattern else "name", name_of(rule))
         case KafkaRule():
             return (

@@ -37,9 +37,10 @@ class Reason(StrEnum):
     ALLOWED = "allowed"
     DENIED = "denied-by-rule"
     CONFLICT = "parser-conflict"  # policies ask for two parsers for the peer on the port
-    HTTP = "http"  # the connection is allowed, the request is not; of DNS and Kafka likewise
+    HTTP = "http"  # the connection is allowed, the request is not; of DNS, Kafka and TLS likewise
     DNS = "dns"
     KAFKA = "kafka"
+    TLS = "tls"
     DEFAULT_DENY = "default-deny"
     NO_BACKEND = "no-backend"  # a service without backends, or with ones of different identities, under egress policy
 

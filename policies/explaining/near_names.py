@@ -1,18 +1,19 @@
-"""The DNS rule that came nearest to allowing a denied name: the one whose name or pattern ends most alike. Pure."""
+"""The DNS or TLS rule that came nearest to allowing a denied name: its name or pattern ends most alike. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 
 from policies.explaining.differences import Difference, Nearest, name_of
-from policies.ir import RuleSet
+from policies.ir import DnsRule, RuleSet, TlsRule
 
 
 class NearNames:
-    """The DNS rules of one rule set, ready to be asked. Making it looks at each rule: keep it as long as the set."""
+    """The DNS or TLS rules of a rule set, ready to be asked. Making it looks at each: keep it as long as the set."""
 
     def __init__(self, rules: RuleSet) -> None:
-        self._rules = sorted(rules.dns, key=lambda rule: (_backwards(name_of(rule)), rule.match_key))
+        some: tuple[DnsRule | TlsRule, ...] = rules.dns or rules.tls
+        self._rules = sorted(some, key=lambda rule: (_backwards(name_of(rule)), rule.match_key))
         self._names = [_backwards(name_of(rule)) for rule in self._rules]
 
     def nearest(self, name: str) -> Nearest | None:

@@ -20,11 +20,12 @@ NO_L7_RULE: Final = "no L7 rule allows it"
 DEFAULT_DENY: Final = "default deny: no rule allows it"
 NO_BACKEND: Final = "the service has no backend, or backends of different identities"
 CONFLICT: Final = "policies ask for different parsers here: denied until one of them is gone"
-_PARSERS: Final = {L7Parser.HTTP: "HTTP", L7Parser.DNS: "DNS", L7Parser.KAFKA: "Kafka"}
+_PARSERS: Final = {L7Parser.HTTP: "HTTP", L7Parser.DNS: "DNS", L7Parser.KAFKA: "Kafka", L7Parser.TLS: "TLS"}
 # What only a running proxy has to say.
 RETIRED: Final = "its rules are gone, and with them the connection: a new one is judged by those of now"
 UNDELIVERED: Final = "the proxy has not been given its rules yet"
 OUTDATED: Final = "the rules have changed since"
+NO_SERVER_NAME: Final = "it names no server: it is no TLS, or its ClientHello is without SNI"
 NOT_SEARCHED: Final = "nearest rule not searched for: too many different denials at once"
 
 
@@ -34,7 +35,7 @@ def none_matches(rules: RuleSet) -> str:
 
 
 def none_allows(rules: RuleSet) -> str:
-    """No DNS or Kafka rule of the set allows what was asked for."""
+    """No DNS, Kafka or TLS rule of the set allows what was asked for."""
     return f"none of {counted(rules)} allows it" if rules.rules else "no rule allows anything here"
 
 

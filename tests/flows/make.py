@@ -16,11 +16,11 @@ from seen import seen_pb2
 from flows.build import POLICY_DENY
 from flows.intake import Intake
 from flows.lookups import NO_REASON, EndpointRef, PolicyRef, Reason, ServiceRef, WorkloadRef
-from flows.record import HttpRecord, PacketKind, PacketRecord, PacketVerdict, Parsed
+from flows.record import HttpRecord, PacketKind, PacketRecord, PacketVerdict, Parsed, TlsRefusal
 from flows.ring import CAPACITY, Ring
 from policies.types import Direction
 
-SLOT = "ingress:4711:tcp:80"
+SLOT, TLS_SLOT = "ingress:4711:tcp:80", "egress:4711:tcp:443:tls"
 TIEFIGHTER, XWING, DEATHSTAR, SERVICE = "10.0.0.2", "10.0.0.3", "10.0.0.7", "172.20.0.1"
 START_NS = 1_768_385_472_000_000_000
 METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -78,9 +78,26 @@ class Galaxy:
     def why_parsed(self, record: Parsed) -> Reason:
         return self.why
 
+    def why_refused(self, record: TlsRefusal) -> Reason:
+        return self.why
+
     def why_packet(self, record: PacketRecord) -> Reason:
         is_default_deny = record.verdict is PacketVerdict.DROPPED and record.drop_reason != POLICY_DENY
         return NO_REASON if is_default_deny else Reason(self.policies)
+
+
+def refused(server_name: str = "", by: str = "deny") -> bytes:
+    """A message with one TLS connection that the proxy has closed."""
+    made = StreamAccessLogsMessage()
+    common = made.tcp_logs.log_entry.add().common_properties
+    _put(common.downstream_remote_address, TIEFIGHTER, 40000)
+    _put(common.downstream_local_address, "192.0.2.7", 443)
+    states = {"deflector.slot": TLS_SLOT, "deflector.refused": by, "deflector.server-name": server_name}
+    for key, value in states.items():
+        if value:
+            common.filter_state_objects[key].Pack(StringValue(value=value))
+    wire: bytes = made.SerializeToString()
+    return wire
 
 
 def entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seen import seen_pb2
 
-from flows.accesslog.decode import DecodeError, canonical, decode_entry, decode_message
+from flows.accesslog.decode import DecodeError, canonical, decode_entry, decode_message, decode_refusal
 from flows.record import HttpRecord, SlotRef
 from policies.types import Direction
-from tests.flows.make import DEATHSTAR, TIEFIGHTER, denied, entry, exchange, message, seen
+from tests.flows.make import DEATHSTAR, TIEFIGHTER, denied, entry, exchange, message, refused, seen
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -153,10 +154,26 @@ def test_a_message_leaves_out_what_is_malformed_and_counts_it() -> None:
     assert "deflector.slot" in batch.complaint
 
 
-def test_tcp_entries_are_counted_as_malformed() -> None:
+def test_tcp_entries_that_refuse_nothing_are_malformed() -> None:
     made = StreamAccessLogsMessage()
     made.tcp_logs.log_entry.add()
-    assert decode_message(seen_pb2.Log.FromString(made.SerializeToString())).malformed == 1
+    batch = decode_message(seen_pb2.Log.FromString(made.SerializeToString()))
+    assert (batch.malformed, batch.refusals) == (1, ())
+
+
+def test_a_refused_connection_names_its_server() -> None:
+    batch = decode_message(seen_pb2.Log.FromString(refused("www.evil.org") + refused()))
+    assert [(one.server_name, one.denied_by) for one in batch.refusals] == [("www.evil.org", "deny"), ("", "deny")]
+    leg = batch.refusals[0].leg
+    assert (leg.slot.name, leg.slot.direction, leg.slot.group) == ("egress:4711:tcp:443:tls", Direction.EGRESS, 4711)
+    assert (leg.client_ip, leg.client_port, leg.server_ip, leg.server_port) == (TIEFIGHTER, 40000, "192.0.2.7", 443)
+    assert batch.malformed == 0
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_refused_or_malformed(raw: bytes) -> None:
+    with suppress(DecodeError):
+        decode_refusal(raw)
 
 
 TEXT = st.one_of(st.text(max_size=8), st.sampled_from(("10.0.0.1", "::1", "ingress:1:tcp:80", "00-x-y-z")))

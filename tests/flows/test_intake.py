@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.ring import Ring
-from tests.flows.make import Clock, denied, drop, exchange, flows_in, intake, message
+from tests.flows.make import Clock, denied, drop, exchange, flows_in, intake, message, refused
 
 
 def test_nothing_is_built_before_somebody_reads() -> None:
@@ -64,6 +64,30 @@ def test_building_can_be_done_in_slices() -> None:
 
 
 BATCHES = st.lists(st.sampled_from(("allowed", "denied", "drops")), max_size=40)
+
+
+def test_a_refused_tls_connection_is_a_drop_with_the_name_of_its_server() -> None:
+    for reading in (True, False):
+        made = intake(reading=reading)
+        made.access_log(refused("www.evil.org"))
+        made.access_log(refused())
+        made.build()
+        named, nameless = flows_in(made.ring)
+        assert (named.verdict, named.drop_reason, named.event_type.type) == (flow_pb2.DROPPED, 133, 1)
+        assert (named.Type, named.traffic_direction) == (flow_pb2.L3_L4, flow_pb2.EGRESS)
+        assert (named.Summary, list(named.destination_names)) == ("TLS server name www.evil.org", ["www.evil.org"])
+        assert (named.IP.destination, named.l4.TCP.destination_port) == ("192.0.2.7", 443)
+        assert (nameless.Summary, list(nameless.destination_names)) == ("no TLS server name", [])
+
+
+def test_a_refused_tls_connection_that_nobody_read_in_time_is_kept_as_a_denial() -> None:
+    made = intake(reading=False, capacity=7)
+    made.access_log(refused("www.evil.org"))
+    for _ in range(10):
+        made.access_log(message(*exchange()))
+    made.build()
+    kept = [found.flow().Summary for _, found in made.ring.denials.between(0, made.ring.start)]
+    assert "TLS server name www.evil.org" in kept
 
 
 @given(BATCHES, st.sampled_from((1, 3, 7, 15)))

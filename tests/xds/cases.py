@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policies.ir import HeaderAction, Mismatch, NodePolicy, Secret, SlotState
-from policies.types import Direction, PortRange
-from tests.xds.make import node, rule, slot
+from policies.ir import HeaderAction, L7Parser, Mismatch, NodePolicy, RuleSet, Secret, Slot, SlotState, TlsRule
+from policies.types import Direction, PortRange, Protocol
+from tests.xds.make import ORIGIN, node, rule, slot
 
 LANDING = rule("POST", "/v1/request-landing")
+
+SERVERS = RuleSet(
+    tls=(TlsRule("", "*", (ORIGIN,)), TlsRule("", "**.x.io.", (ORIGIN,)), TlsRule("api.y.io.", "", (ORIGIN,)))
+)
+
+
+def tls(state: SlotState = SlotState.ACTIVE, rules: RuleSet = SERVERS) -> Slot:
+    https = PortRange(443, 443)
+    return Slot("egress:256:tcp:443:tls", Direction.EGRESS, 256, Protocol.TCP, https, rules, state, L7Parser.TLS)
+
 
 CASES: dict[str, NodePolicy] = {
     "rule1-l4": node(),  # no rules for HTTP: no slot, no listener
@@ -22,6 +32,10 @@ CASES: dict[str, NodePolicy] = {
     "retired": node(slot("ingress:256:80", LANDING, state=SlotState.RETIRED)),
     "drained": node(slot("ingress:256:80", LANDING, state=SlotState.DRAINED)),
     "egress": node(slot("egress:256:443", rule("GET|HEAD", "/public(/.*)?"), direction=Direction.EGRESS)),
+    "tls": node(tls()),
+    "tls-voided": node(tls(rules=replace(SERVERS, wildcard=(ORIGIN,)))),
+    "tls-drained": node(tls(SlotState.DRAINED)),
+    "tls-retired": node(tls(SlotState.RETIRED, RuleSet())),
     "conditions": node(
         slot(
             "ingress:256:80",

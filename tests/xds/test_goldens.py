@@ -109,8 +109,9 @@ def _static_listeners() -> Iterator[dict[str, Any]]:
             if one.key.type_url != LISTENER:
                 continue
             listener = plain(Listener, one)
-            manager = listener["filter_chains"][0]["filters"][1]["typed_config"]
-            subscription = manager["http_filters"][0]
-            del subscription["config_discovery"]
-            subscription["typed_config"] = filters[one.key.name]["typed_config"]
+            if one.key.name in filters:  # TLS has none
+                manager = listener["filter_chains"][0]["filters"][1]["typed_config"]
+                subscription = manager["http_filters"][0]
+                del subscription["config_discovery"]
+                subscription["typed_config"] = filters[one.key.name]["typed_config"]
             yield {**listener, "name": f"{case} {one.key.name}"}

@@ -128,6 +128,7 @@ def test_each_proxy_is_told_its_own() -> None:
         L7Parser.HTTP: {"ingress:256:80"},
         L7Parser.DNS: {DNS.name},
         L7Parser.KAFKA: {KAFKA.name},
+        L7Parser.TLS: set(),  # told to Envoy, with those of HTTP
     }
     assert [one.key.type_url for one in translate(node(), {}, parser=L7Parser.DNS).resources] == [DNS_OPTIONS]
     assert [one.key.type_url for one in translate(node(), {}, parser=L7Parser.KAFKA).resources] == [KAFKA_OPTIONS]
