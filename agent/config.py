@@ -61,7 +61,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        return self.root / "agent.node.lock"
+        return self.root / "agent.lock"
 
     @property
     def agent_socket(self) -> Path:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
-import sys
 from pathlib import Path
 
 import click
@@ -14,10 +12,9 @@ from agent.cli.headings import HeadedCommand
 from agent.cli.names_options import names_options
 from agent.cli.observability_options import HubbleOptions, hubble_options
 from agent.cli.options import bpffs_option, modes_options, run_dir_option
-from agent.cli.run import SWITCH_SECONDS, PortSpan
+from agent.cli.run import PortSpan, live
 from agent.config import IDENTITY_SOURCES, ClusterConfig, Config, Modes, NamesConfig, RunDir
 from agent.errors import EnvironmentProblem
-from agent.interrupt import quietly
 
 
 @click.command(
@@ -97,11 +94,4 @@ def agent(
         own_proxies=start_proxies,
         stays=True,
     )
-    problem = config.run_dir.problem()
-    if problem:
-        raise EnvironmentProblem(problem)
-    with quietly():
-        from agent.node.node import run_node
-
-    sys.setswitchinterval(SWITCH_SECONDS)
-    sys.exit(asyncio.run(run_node(config)))
+    live(config)

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -103,15 +104,21 @@ def run(
         dns_workers=dns_workers,
         proxy_ports=proxy_ports,
     )
+    if dns_workers > 1:
+        with quietly():
+            from bpf.features import reuseport_assignable
+        if not reuseport_assignable():
+            raise EnvironmentProblem("--dns-workers: this kernel cannot share a redirect among sockets; Linux 6.6 can")
+    live(config)
+
+
+def live(config: Config) -> NoReturn:
+    """Run a node to its end, and exit with its code. Raises EnvironmentProblem."""
     problem = config.run_dir.problem()
     if problem:
         raise EnvironmentProblem(problem)
     with quietly():
         from agent.node.node import run_node
-        from bpf.features import reuseport_assignable
-
-    if dns_workers > 1 and not reuseport_assignable():
-        raise EnvironmentProblem("--dns-workers: this kernel cannot share a redirect among sockets; Linux 6.6 can")
 
     sys.setswitchinterval(SWITCH_SECONDS)
     sys.exit(asyncio.run(run_node(config)))

@@ -15,14 +15,14 @@ from agent.supervise import Tasks
 
 
 def test_the_second_agent_is_told_who_holds_the_folder(tmp_path: Path) -> None:
-    first, second = NodeLock(tmp_path / "agent.node.lock"), NodeLock(tmp_path / "agent.node.lock")
+    first, second = NodeLock(tmp_path / "agent.lock"), NodeLock(tmp_path / "agent.lock")
     first.acquire()
     with pytest.raises(EnvironmentProblem, match=f"process {os.getpid()}.*--run-dir"):
         second.acquire()
     first.release()
     second.acquire()
     second.release()
-    assert not (tmp_path / "agent.node.lock").exists()
+    assert not (tmp_path / "agent.lock").exists()
 
 
 def test_the_second_agent_is_told_who_holds_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
